@@ -1,0 +1,1 @@
+"""Defray payment service."""

@@ -1,0 +1,1 @@
+"""Defray settlement service."""

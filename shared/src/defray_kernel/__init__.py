@@ -1,0 +1,1 @@
+"""The small library every Defray service stands on; it knows no service."""

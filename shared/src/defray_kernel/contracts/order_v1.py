@@ -1,0 +1,80 @@
+"""What the order service announces: each event carries the order's full public state at that moment."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from defray_kernel.contracts.envelope import EventData
+
+TOPIC = "order.order.events.v1"
+
+Minor = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
+OrderStatus = Literal[
+    "PLACED", "CLOSING", "PAID", "FULFILLED", "PARTIALLY_REFUNDED", "REFUNDED", "CANCELLED", "EXPIRED"
+]
+ClosingReason = Literal["merchant", "customer", "system", "expired"]
+
+
+class OrderItemV1(msgspec.Struct, frozen=True, kw_only=True):
+    """One line: `amount_minor` = quantity x unit_amount_minor - discount_minor, in minor units."""
+
+    line: int
+    sku: str
+    title: str
+    quantity: int
+    unit_amount_minor: Minor
+    discount_minor: Minor
+    amount_minor: Minor
+
+
+class OrderStateV1(EventData, frozen=True, kw_only=True):
+    """The public state of an order. Amounts in minor units of `currency`; times UTC."""
+
+    TOPIC: ClassVar[str] = TOPIC
+
+    order_id: str
+    merchant_id: str
+    merchant_order_no: str
+    status: OrderStatus
+    amount_minor: Minor
+    currency: Currency
+    items: list[OrderItemV1]
+    placed_at: dt.datetime
+    expires_at: dt.datetime
+    closing_reason: ClosingReason | None = None
+    paid_at: dt.datetime | None = None
+    payment_id: str | None = None
+
+
+class OrderPlaced(OrderStateV1, frozen=True, kw_only=True):
+    """An order was accepted and waits for its money. Consumers first: readers must know it before it is sent."""
+
+    TYPE: ClassVar[str] = "order.placed.v1"
+
+
+class OrderClosing(OrderStateV1, frozen=True, kw_only=True):
+    """Somebody or the clock asked to end the order; the payment service answers with exactly one decision."""
+
+    TYPE: ClassVar[str] = "order.closing.v1"
+
+
+class OrderPaid(OrderStateV1, frozen=True, kw_only=True):
+    """The order's money has arrived (or its total was zero). Told once per order."""
+
+    TYPE: ClassVar[str] = "order.paid.v1"
+
+
+class OrderCancelled(OrderStateV1, frozen=True, kw_only=True):
+    """The order ended on request; the payment service has closed everything that could still have been paid."""
+
+    TYPE: ClassVar[str] = "order.cancelled.v1"
+
+
+class OrderExpired(OrderStateV1, frozen=True, kw_only=True):
+    """The order ended by the clock; the payment service has closed everything that could still have been paid."""
+
+    TYPE: ClassVar[str] = "order.expired.v1"

@@ -1,0 +1,92 @@
+"""What the payment service announces: payments with their full public state, and the payable's end."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import ClassVar, Literal
+
+from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.order_v1 import Currency, Minor
+
+TOPIC = "payment.payment.events.v1"
+
+PaymentStatus = Literal["CREATED", "PENDING", "AUTHORIZED", "SUCCEEDED", "FAILED", "CLOSED", "PAID_LATE", "DUPLICATE"]
+
+
+class PaymentStateV1(EventData, frozen=True, kw_only=True):
+    """The public state of a payment; the Kafka key is its order's id. Amounts in minor units; times UTC.
+
+    `attempt_no` is the business number of the latest attempt at the channel; `channel_txn_id` the channel's own.
+    """
+
+    TOPIC: ClassVar[str] = TOPIC
+
+    payment_id: str
+    order_id: str
+    merchant_id: str
+    status: PaymentStatus
+    amount_minor: Minor
+    currency: Currency
+    channel: str
+    product: str
+    attempt_no: str
+    created_at: dt.datetime
+    expires_at: dt.datetime
+    channel_txn_id: str | None = None
+    paid_minor: Minor | None = None
+    paid_at: dt.datetime | None = None
+    failure_code: str | None = None
+
+
+class PaymentCreated(PaymentStateV1, frozen=True, kw_only=True):
+    """A payment and its first attempt are recorded; the channel has not been asked yet."""
+
+    TYPE: ClassVar[str] = "payment.created.v1"
+
+
+class PaymentPending(PaymentStateV1, frozen=True, kw_only=True):
+    """The channel was asked (its answer may be outstanding); the payer may pay."""
+
+    TYPE: ClassVar[str] = "payment.pending.v1"
+
+
+class PaymentSucceeded(PaymentStateV1, frozen=True, kw_only=True):
+    """The money of the order has arrived and may be kept. At most one payment of an order ever says so."""
+
+    TYPE: ClassVar[str] = "payment.succeeded.v1"
+
+
+class PaymentFailed(PaymentStateV1, frozen=True, kw_only=True):
+    """The channel said for certain that this payment will not happen; `failure_code` is ours and stable."""
+
+    TYPE: ClassVar[str] = "payment.failed.v1"
+
+
+class PaymentClosed(PaymentStateV1, frozen=True, kw_only=True):
+    """The payment was closed at the channel; it can no longer be paid there."""
+
+    TYPE: ClassVar[str] = "payment.closed.v1"
+
+
+class PaymentPaidLate(PaymentStateV1, frozen=True, kw_only=True):
+    """Money arrived after the payable was closed; the merchant's policy for late money decides."""
+
+    TYPE: ClassVar[str] = "payment.paid_late.v1"
+
+
+class PaymentDuplicate(PaymentStateV1, frozen=True, kw_only=True):
+    """Money arrived although the order was already paid; it is to be sent back."""
+
+    TYPE: ClassVar[str] = "payment.duplicate.v1"
+
+
+class PayableClosed(EventData, frozen=True, kw_only=True):
+    """Nothing of this order can be paid any more: the one answer to `order.closing.v1` unless it was paid first."""
+
+    TYPE: ClassVar[str] = "payable.closed.v1"
+    TOPIC: ClassVar[str] = TOPIC
+
+    order_id: str
+    merchant_id: str
+    reason: Literal["merchant", "customer", "system", "expired"]
+    closed_at: dt.datetime

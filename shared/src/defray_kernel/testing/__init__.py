@@ -1,0 +1,1 @@
+"""Helpers for tests of every service; nothing here is imported by the product."""
