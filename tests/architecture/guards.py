@@ -25,7 +25,7 @@ def getmany_is_never_cancelled(source: Source) -> Iterator[Finding]:
             )
         )
         if limited and any(isinstance(inner, ast.Attribute) and inner.attr == "getmany" for inner in ast.walk(node)):
-            yield Finding(rule="getmany-is-never-cancelled", path=source.path, subject=f"line {node.lineno}")
+            yield Finding(rule="getmany-is-never-cancelled", path=source.path, subject=_line(node))
 
 
 def relay_sends_batches(source: Source) -> Iterator[Finding]:
@@ -66,7 +66,7 @@ def sql_in_files(source: Source) -> Iterator[Finding]:
     for node in ast.walk(source.tree):
         text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
         if id(node) not in docstrings and _SQL.search(text):
-            yield Finding(rule="sql-in-files", path=source.path, subject=f"line {node.lineno}")
+            yield Finding(rule="sql-in-files", path=source.path, subject=_line(node))
 
 
 def store_never_commits(source: Source) -> Iterator[Finding]:
@@ -126,6 +126,10 @@ def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.arg
 
 def _name(node: ast.expr | None) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _line(node: ast.AST) -> str:
+    return f"line {getattr(node, 'lineno', 0)}"
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

@@ -131,6 +131,8 @@ def no_patching(source: Source) -> Iterator[Finding]:
                 yield Finding(rule="no-patching", path=source.path, subject="unittest.mock")
             case ast.Call(func=ast.Attribute(value=ast.Name(id="monkeypatch"), attr="setattr" as attr)):
                 yield Finding(rule="no-patching", path=source.path, subject=f"monkeypatch.{attr}")
+            case _:
+                pass
 
 
 RULES: tuple[Callable[[Source], Iterator[Finding]], ...] = (
