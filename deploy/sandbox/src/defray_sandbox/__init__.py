@@ -1,0 +1,1 @@
+"""The local sandbox: a real Postgres, a real Kafka, the four services, and the channel simulator."""
