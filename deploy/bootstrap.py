@@ -184,9 +184,12 @@ def dependencies(package: str) -> Iterable[str]:
 
 def attempt(command: list[str], environment: dict[str, str]) -> str | None:
     """Run `command`; return None when it succeeded, else the last thing it said."""
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT_S
-    )
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
     return None if done.returncode == 0 else said[-1]
 

@@ -187,7 +187,7 @@ class OwnedProcess:
             mark = json.loads(self._mark.read_text())
         except (FileNotFoundError, ValueError):
             return
-        pid, started = int(mark["pid"]), mark["started"]
+        pid, started = int(mark["pid"]), int(mark["started"] or 0)
 
         def gone() -> bool:
             return start_ticks(pid) != started
