@@ -27,7 +27,7 @@ class Queries:
 
 
 def queries(module_file: str) -> Queries:
-    """Load the `.sql` file that stands beside this module, as in `Q = queries(__file__)`."""
+    """The queries of the `.sql` file that stands beside this module; each file is read once."""
     path = Path(module_file).with_suffix(".sql")
     if path not in _loaded:
         _loaded[path] = Queries(path)
