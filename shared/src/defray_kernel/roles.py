@@ -53,7 +53,7 @@ class Wiring:
     directory: MerchantDirectory | None = None  # role http: re-read, and ready before requests are let in
     consumers: Sequence[Consumer] = ()  # role consume
     relay: Relay | None = None  # role relay
-    timers: Sequence[Timer[Any]] = ()  # role timers
+    timers: Sequence[Timer] = ()  # role timers
     tasks: Sequence[Task] = ()
     checks: Sequence[Check] = ()
 

@@ -1,0 +1,53 @@
+"""One JSON line per log entry, ours and the libraries', with secrets masked and control characters escaped."""
+# ruff: noqa: A005  (the package name keeps it apart from the standard library's logging)
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+from defray_kernel import redaction
+
+_OURS = frozenset({"event", "level", "timestamp", "service", "logger", "role"})
+
+
+def configure(service: str, level: str, stream: TextIO | None = None) -> None:
+    """Send everything to one stream (standard output) from `level` up; structlog and the standard library alike."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            lambda _logger, _method, entry: {"service": service, **entry},
+            _redact,
+            structlog.processors.JSONRenderer(sort_keys=False),
+        ],
+    )
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for chatty in ("uvicorn", "uvicorn.error", "uvicorn.access", "aiokafka", "asyncio"):
+        logger = logging.getLogger(chatty)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(max(logging.WARNING, root.level))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(root.level),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: redaction.clean(value) if key in _OURS and isinstance(value, str) else redaction.redact(value, key)
+            for key, value in entry.items()}
