@@ -37,7 +37,7 @@ async def append(
     """
     head = await tx.fetchrow(Q.lock_head)
     assert head is not None
-    seq = head["seq"] + 1
+    seq: int = head["seq"] + 1
     text = msgspec.json.encode(redaction.redact(detail or {}), order="sorted").decode()
     row = (seq, clock.real(), actor, action, subject, text)
     hash_ = _chained(head["hash"], *row)

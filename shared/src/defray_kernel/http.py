@@ -1,74 +1,25 @@
 """One HTTP edge of a service: declared routes, checked requests, encoded replies and the OpenAPI text made from the same lines."""
-# ruff: noqa: A005  (the package name keeps it apart from the standard library's http)
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from defray_kernel.merchants import Merchant, MerchantDirectory
-from defray_kernel.operators import Operator, OperatorTokens
-from defray_kernel.problems import Problems
+from defray_kernel import guard, openapi
+from defray_kernel.calls import Auth, Call, Doors, Handler, Limits, Method, Reply, RouteSpec, TokenVerifier, replayed
+from defray_kernel.endpoint import Endpoint
+from defray_kernel.merchants import MerchantDirectory
+from defray_kernel.operators import OperatorTokens
+from defray_kernel.problems import Problem, Problems
 
-Body = TypeVar("Body", bound=BaseModel | None)
+__all__ = ["Auth", "Call", "Edge", "Handler", "Limits", "Method", "Reply", "TokenVerifier", "replayed"]
 
-Auth = Literal["api_key", "token", "api_key_or_token", "operator", "none"]
-"""Who may call: a merchant's API key; a payment token; either; an operator's token; anybody (channel callbacks, pages)."""
-
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one edge lets in; sizes in bytes, times in seconds."""
-
-    body_bytes_max: int = 64 * 1024
-    body_timeout_s: float = 10
-    handler_timeout_s: float = 30
-    concurrent_max: int = 1024
-    header_bytes_max: int = 16 * 1024
-    header_count_max: int = 100
-    merchant_rate_per_s: float = 5_000  # bucket of one second; above it 429 with Retry-After
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call(Generic[Body]):
-    """One request that passed every check of the edge."""
-
-    body: Body  # the validated request model; None where the route declares none
-    raw: bytes  # the body's exact bytes (what a channel signed)
-    path_params: Mapping[str, str]
-    query: Mapping[str, str]  # each name at most once, else 400 before the handler
-    headers: Mapping[str, str]  # names in lower case; of twins the first
-    merchant: Merchant | None  # set when an API key was used
-    token: Any  # what Edge(tokens=…) made of the payment token; None when an API key was used
-    operator: Operator | None
-    idempotency_key: str | None
-    request_hash: bytes  # SHA-256 of method, path and canonical body: the request_hash of idempotency.Claim
-    correlation_id: str
-    traceparent: str  # the caller's, or a new one
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """What a handler answers; content is encoded by msgspec unless it is bytes already."""
-
-    content: msgspec.Struct | Mapping[str, Any] | list[Any] | bytes | None = None
-    status: int | None = None  # None = the route's declared status
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str = "application/json"
-
-
-Handler = Callable[[Call[Any]], Awaitable[Reply]]
-
-
-class TokenVerifier(Protocol):
-    """Checks a payment token; None when it is forged, expired or not ours (the edge answers 401)."""
-
-    def __call__(self, token: str) -> object | None: ...
+_STATUS_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
 class Edge:
@@ -88,9 +39,14 @@ class Edge:
         operators: OperatorTokens | None = None,
         limits: Limits | None = None,
         docs: bool = False,
-    ) -> None: ...
+    ) -> None:
+        self.title, self.version, self.docs = title, version, docs
+        self.doors = Doors(
+            problems=problems, merchants=merchants, tokens=tokens, operators=operators, limits=limits or Limits()
+        )
+        self.routes: list[RouteSpec] = []
 
-    def route(
+    def route(  # noqa: PLR0913 - one line per property of a route
         self,
         method: Method,
         path: str,
@@ -108,9 +64,50 @@ class Edge:
 
         `scope` is the API-key scope ("orders:write"), or with auth="operator" the role (viewer | operator | finance); without it: 403.
         """
+        spec = RouteSpec(
+            method=method,
+            path=path,
+            handler=handler,
+            summary=summary,
+            request=request,
+            response=response,
+            status=status,
+            auth=auth,
+            scope=scope,
+            idempotency_key=idempotency_key,
+        )
+        assert spec.name not in {other.name for other in self.routes}, f"{spec.name} is declared twice"
+        assert auth != "operator" or scope is not None, "an operator's route names the role it needs"
+        self.routes.append(spec)
 
-    def app(self) -> FastAPI: ...
+    def app(self) -> FastAPI:
+        """The ASGI application; built anew at every call."""
+        docs = (
+            {"openapi_url": "/openapi.json", "docs_url": "/docs"}
+            if self.docs
+            else {"openapi_url": None, "docs_url": None}
+        )
+        app = FastAPI(title=self.title, version=self.version, redoc_url=None, redirect_slashes=False, **docs)
+        for path in dict.fromkeys(spec.path for spec in self.routes):
+            specs = [spec for spec in self.routes if spec.path == path]
+            app.router.routes.append(Route(path, Endpoint(self.doors, specs)))
+        app.openapi = self.openapi  # type: ignore[method-assign]
+        app.add_exception_handler(HTTPException, self._http_exception)
+        limits = self.doors.limits
+        app.add_middleware(
+            guard.Guard,
+            problems=self.doors.problems,
+            concurrent_max=limits.concurrent_max,
+            header_bytes_max=limits.header_bytes_max,
+            header_count_max=limits.header_count_max,
+        )
+        return app
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI 3.1 document of the declared routes, stable from run to run."""
-        ...
+        return openapi.document(self)
+
+    async def _http_exception(self, request: Request, error: Exception) -> Response:
+        code = _STATUS_CODES.get(getattr(error, "status_code", 500), "malformed_request")
+        status, body = self.doors.problems.encode(Problem(code), request.scope["correlation_id"])
+        return Response(body, status, media_type="application/problem+json")

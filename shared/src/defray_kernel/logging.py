@@ -1,5 +1,4 @@
 """One JSON line per log entry, ours and the libraries', with secrets masked and control characters escaped."""
-# ruff: noqa: A005  (the package name keeps it apart from the standard library's logging)
 
 import logging
 import sys
@@ -49,5 +48,7 @@ def configure(service: str, level: str, stream: TextIO | None = None) -> None:
 
 
 def _redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {key: redaction.clean(value) if key in _OURS and isinstance(value, str) else redaction.redact(value, key)
-            for key, value in entry.items()}
+    return {
+        key: redaction.clean(value) if key in _OURS and isinstance(value, str) else redaction.redact(value, key)
+        for key, value in entry.items()
+    }

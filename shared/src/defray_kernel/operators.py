@@ -48,7 +48,9 @@ class OperatorTokens:
                 d["kid"]: (jwt.PyJWK(d, algorithm=_ALGORITHMS[d["kty"]]), _ALGORITHMS[d["kty"]]) for d in documents
             }
         except (ValueError, KeyError, TypeError, jwt.PyJWTError):
-            raise ConfigInvalid("config_invalid: operator key set is not a JWKS of Ed25519 or RSA keys with kid") from None
+            raise ConfigInvalid(
+                "config_invalid: operator key set is not a JWKS of Ed25519 or RSA keys with kid"
+            ) from None
         if not self._keys or len(self._keys) != len(documents):
             raise ConfigInvalid("config_invalid: operator key set is empty or names a kid twice")
 
@@ -81,4 +83,8 @@ class OperatorTokens:
         except (jwt.PyJWTError, KeyError, TypeError, ValueError):
             return None
         subject = claims["sub"]
-        return Operator(subject=subject, roles=roles) if roles and isinstance(subject, str) and len(subject) <= 190 else None
+        return (
+            Operator(subject=subject, roles=roles)
+            if roles and isinstance(subject, str) and len(subject) <= 190
+            else None
+        )

@@ -53,7 +53,9 @@ KERNEL_PROBLEMS = _kinds(
 class Problem(Exception):
     """A refusal on its way to the caller. `detail` is our own text: never put input, ids of others or driver messages in it."""
 
-    def __init__(self, code: str, *, field: str | None = None, detail: str | None = None, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, code: str, *, field: str | None = None, detail: str | None = None, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.field = field

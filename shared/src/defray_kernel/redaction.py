@@ -8,6 +8,7 @@ MASK: Final = "[redacted]"
 
 # A run of 16 to 19 digits, spaced or dashed as on a card, that starts like a card does: order numbers made of dates pass.
 _CARD: Final = re.compile(r"(?<![0-9A-Za-z_])(?:[456]|35|2[2-7]|81)(?:[ -]?[0-9]){14,18}(?![0-9A-Za-z_])", re.ASCII)
+_CARD_BYTES: Final = re.compile(rb"[0-9](?:[ -]?[0-9]){15}|\\u")  # an escape may hide digits
 _SECRET_NAME: Final = re.compile(
     r"secret|password|passwd|token|signature|authorization|credential|cookie|private|dsn|api_?key|(?:^|_)keys?(?:$|_(?!id))",
     re.IGNORECASE,
@@ -56,3 +57,8 @@ def _luhn(text: str) -> bool:
     digits = [int(character) for character in reversed(text) if character.isdigit()]
     doubled = (digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[1::2])
     return 16 <= len(digits) <= 19 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+def might_have_card_number(raw: bytes) -> bool:
+    """A quick look at bytes: False means no card number stands there as plain digits."""
+    return _CARD_BYTES.search(raw) is not None
