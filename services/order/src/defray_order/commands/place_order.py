@@ -1,0 +1,167 @@
+"""Place an order: once per idempotency key and once per merchant's own number, with its lines, log and event."""
+
+import dataclasses
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from defray_kernel import idempotency, outbox
+from defray_kernel.clock import Clock
+from defray_kernel.contracts.envelope import Cause
+from defray_kernel.db import WriteTx
+from defray_kernel.idempotency import Answer, Claim, Claimed, Fresh, Resume
+from defray_kernel.ids import MerchantId, OrderId, show
+from defray_kernel.money import Money
+from defray_order import announce
+from defray_order.domain.order import Moved, Order, OrderItem, OrderState, Report, Reported, decide
+from defray_order.store import order_payments, orders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceOrder:
+    """A merchant's wish, its totals already checked. `order_id` is used if the wish turns out to be new."""
+
+    order_id: OrderId
+    merchant_id: MerchantId
+    merchant_order_no: str
+    total: Money
+    items: tuple[OrderItem, ...]
+    expires_in: dt.timedelta
+    content_hash: bytes
+    idempotency_key: str
+    request_hash: bytes
+    cause: Cause
+
+    @property
+    def scope(self) -> str:
+        """Scope of the idempotency key."""
+        return idempotency.scope_of(self.merchant_id, "place_order")
+
+    @property
+    def number(self) -> tuple[MerchantId, str]:
+        """The natural key."""
+        return self.merchant_id, self.merchant_order_no
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The answer as it was stored: status 201 for a new order, 200 for one placed before under another key."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """The merchant's number is taken by an order of other content."""
+
+
+Outcome: TypeAlias = Told | Conflict | Claimed
+
+
+def serial_keys(command: PlaceOrder) -> list[str]:
+    """What two commands of one round may not share."""
+    return [f"key {command.scope} {command.idempotency_key}", f"no {command.merchant_id} {command.merchant_order_no}"]
+
+
+async def handle(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> list[Outcome]:
+    """Answer each wish; a repeated key gives what was claimed of it (a replay, or a mismatch)."""
+    claims = [Claim(scope=c.scope, key=c.idempotency_key, request_hash=c.request_hash) for c in commands]
+    claimed = await idempotency.claim(tx, claims, clock)
+    open_ = [c for c, state in zip(commands, claimed, strict=True) if isinstance(state, (Fresh, Resume))]
+    answered = await _place(open_, tx, clock) if open_ else {}
+    return [answered.get(c.order_id, state) for c, state in zip(commands, claimed, strict=True)]
+
+
+async def _place(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> dict[OrderId, Outcome]:
+    now = clock.now()
+    histories = {c.order_id: _history(c, now) for c in commands}
+    latest = [histories[c.order_id][-1] for c in commands]
+    inserted = await orders.insert(tx, latest, [c.content_hash for c in commands])
+    new = [c for c in commands if c.order_id in inserted]
+    await _tell(new, histories, tx, now)
+    outcomes: dict[OrderId, Outcome] = {
+        c.order_id: Told(status=201, body=_encode(announce.shown(histories[c.order_id][-1], ()))) for c in new
+    }
+    outcomes |= await _placed_before([c for c in commands if c.order_id not in inserted], tx)
+    told = [(c, outcome) for c in commands if isinstance(outcome := outcomes[c.order_id], Told)]
+    if told:
+        await idempotency.finish(
+            tx, [Answer(scope=c.scope, key=c.idempotency_key, status=t.status, body=t.body) for c, t in told]
+        )
+    return outcomes
+
+
+def _history(command: PlaceOrder, now: dt.datetime) -> list[Order]:
+    """The states a new order goes through at once: PLACED, and PAID when nothing is due."""
+    placed = Order(
+        order_id=command.order_id,
+        merchant_id=command.merchant_id,
+        merchant_order_no=command.merchant_order_no,
+        state=OrderState.PLACED,
+        total=command.total,
+        items=command.items,
+        correlation_id=command.cause.correlation_id,
+        placed_at=now,
+        expires_at=now + command.expires_in,
+    )
+    if command.total.minor > 0:
+        return [placed]
+    nothing_due = Reported(report=Report.NOTHING_DUE, merchant_id=command.merchant_id, at=now)
+    decision = decide(placed, nothing_due)
+    assert isinstance(decision, Moved)
+    return [placed, dataclasses.replace(decision.order, event_seq=placed.event_seq + 1)]
+
+
+async def _tell(
+    commands: Sequence[PlaceOrder], histories: dict[OrderId, list[Order]], tx: WriteTx, now: dt.datetime
+) -> None:
+    """Log every state and announce it."""
+    transitions, events = [], []
+    for command in commands:
+        before: OrderState | None = None
+        for order in histories[command.order_id]:
+            transitions.append(
+                orders.Transition(
+                    order_id=order.order_id,
+                    version=order.version,
+                    before=before,
+                    after=order.state,
+                    report=None if before is None else Report.NOTHING_DUE,
+                    at=now,
+                    cause=command.cause,
+                )
+            )
+            data = announce.for_state(order)
+            assert data is not None
+            key = show("ord", order.order_id)
+            events.append(
+                outbox.event(data, key=key, aggregate_id=key, sequence=order.event_seq, cause=command.cause, at=now)
+            )
+            before = order.state
+    if transitions:
+        await orders.log_transitions(tx, transitions)
+        await outbox.append(tx, events)
+
+
+async def _placed_before(commands: Sequence[PlaceOrder], tx: WriteTx) -> dict[OrderId, Outcome]:
+    """The order that holds the merchant's number, when it is the same order; else a conflict."""
+    if not commands:
+        return {}
+    taken = await orders.by_numbers(tx, [c.number for c in commands])
+    same = {c.order_id: taken[c.number][0] for c in commands if taken[c.number][1] == c.content_hash}
+    existing = await orders.get(tx, list(same.values())) if same else {}
+    payments = await order_payments.of_orders(tx, list(same.values())) if same else []
+    outcomes: dict[OrderId, Outcome] = {c.order_id: Conflict() for c in commands}
+    for wished, order_id in same.items():
+        of_order = [p for p in payments if p.order_id == order_id]
+        outcomes[wished] = Told(status=200, body=_encode(announce.shown(existing[order_id], of_order)))
+    return outcomes
+
+
+def _encode(answer: announce.OrderShown) -> bytes:
+    # Without the payment token: it is made from these fields when the answer is sent, and never stored.
+    return msgspec.json.encode(answer)

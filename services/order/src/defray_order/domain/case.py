@@ -1,0 +1,21 @@
+"""A case: something that happened to an order and that a person must look at."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from defray_kernel.contracts.envelope import Cause
+from defray_kernel.ids import CaseId, OrderId
+from defray_order.domain.order import Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """At most one per order, reason and subject (the payment or payable that was reported)."""
+
+    case_id: CaseId
+    order_id: OrderId
+    reason: Refusal
+    subject: str
+    detail: str
+    opened_at: dt.datetime
+    cause: Cause

@@ -1,0 +1,175 @@
+"""An order and the rules it moves by: states, reports, the table of legal moves, and one pure decision."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+from defray_kernel.contracts.order_v1 import ClosingReason
+from defray_kernel.ids import MerchantId, OrderId, PaymentId
+from defray_kernel.money import Money
+
+
+class OrderState(StrEnum):
+    """Where an order is; README.md draws the picture."""
+
+    PLACED = "PLACED"
+    CLOSING = "CLOSING"
+    PAID = "PAID"
+    FULFILLED = "FULFILLED"
+    PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
+    REFUNDED = "REFUNDED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+class Report(StrEnum):
+    """What somebody claims about an order."""
+
+    NOTHING_DUE = "nothing_due"  # its total is zero
+    PAYMENT_SUCCEEDED = "payment_succeeded"
+    PAYABLE_CANCELLED = "payable_cancelled"  # nothing can be paid any more, because somebody asked to end it
+    PAYABLE_EXPIRED = "payable_expired"  # the same, because its time was up
+
+
+class Refusal(StrEnum):
+    """Why a report does not move an order; the stable code of the case it opens."""
+
+    MERCHANT_MISMATCH = "merchant_mismatch"
+    CURRENCY_MISMATCH = "currency_mismatch"
+    AMOUNT_MISMATCH = "amount_mismatch"
+    PAID_BY_ANOTHER = "paid_by_another"
+    ALREADY_PAID = "already_paid"
+    ALREADY_ENDED = "already_ended"
+    NOT_CLOSING = "not_closing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderItem:
+    """One line; amounts in minor units of the order's currency, the discount for the whole line."""
+
+    sku: str
+    title: str
+    quantity: int
+    unit_amount_minor: int
+    discount_minor: int
+
+    @property
+    def amount_minor(self) -> int:
+        """What the line costs."""
+        return self.quantity * self.unit_amount_minor - self.discount_minor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event."""
+
+    order_id: OrderId
+    merchant_id: MerchantId
+    merchant_order_no: str
+    state: OrderState
+    total: Money
+    items: tuple[OrderItem, ...]
+    correlation_id: str
+    placed_at: dt.datetime
+    expires_at: dt.datetime
+    closing_reason: ClosingReason | None = None
+    paid_at: dt.datetime | None = None
+    payment_id: PaymentId | None = None
+    version: int = 1
+    event_seq: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A report with its content; `money`, `payment_id` and `reason` where the report has them."""
+
+    report: Report
+    merchant_id: MerchantId
+    at: dt.datetime
+    money: Money | None = None
+    payment_id: PaymentId | None = None
+    reason: ClosingReason | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The order as it is after the report."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeated:
+    """The report says what is known already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The report does not fit; a person must look at it."""
+
+    reason: Refusal
+
+
+Decision: TypeAlias = Moved | Repeated | Refused
+
+TRANSITIONS: Final[Mapping[tuple[OrderState, Report], OrderState]] = {
+    (OrderState.PLACED, Report.NOTHING_DUE): OrderState.PAID,
+    (OrderState.PLACED, Report.PAYMENT_SUCCEEDED): OrderState.PAID,
+    (OrderState.CLOSING, Report.PAYMENT_SUCCEEDED): OrderState.PAID,  # The money came before the payable was closed.
+    (OrderState.CLOSING, Report.PAYABLE_CANCELLED): OrderState.CANCELLED,
+    (OrderState.CLOSING, Report.PAYABLE_EXPIRED): OrderState.EXPIRED,
+}
+
+HOLDS_MONEY: Final = frozenset(
+    {OrderState.PAID, OrderState.FULFILLED, OrderState.PARTIALLY_REFUNDED, OrderState.REFUNDED}
+)
+"""States of an order whose total was received (or zero), whatever was given back since."""
+
+_ENDED: Final[Mapping[OrderState, Report]] = {
+    OrderState.CANCELLED: Report.PAYABLE_CANCELLED,
+    OrderState.EXPIRED: Report.PAYABLE_EXPIRED,
+}
+
+
+def decide(order: Order, reported: Reported) -> Decision:
+    """What a report does to an order. The checks are in order of precedence: identity, amount, repeats, legality."""
+    if reported.merchant_id != order.merchant_id:
+        return Refused(reason=Refusal.MERCHANT_MISMATCH)
+    if reported.money is not None and reported.money.currency != order.total.currency:
+        return Refused(reason=Refusal.CURRENCY_MISMATCH)
+    if reported.money is not None and reported.money != order.total:
+        return Refused(reason=Refusal.AMOUNT_MISMATCH)
+    target = TRANSITIONS.get((order.state, reported.report))
+    if target is not None:
+        return Moved(order=_moved(order, target, reported))
+    if order.state in HOLDS_MONEY:
+        return _when_paid(order, reported)
+    ending = _ENDED.get(order.state)
+    if ending is not None:
+        return Repeated() if ending is reported.report else Refused(reason=Refusal.ALREADY_ENDED)
+    return Refused(reason=Refusal.NOT_CLOSING)
+
+
+def _when_paid(order: Order, reported: Reported) -> Repeated | Refused:
+    if reported.report in {Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED}:
+        return Refused(reason=Refusal.ALREADY_PAID)
+    if reported.payment_id != order.payment_id:
+        return Refused(reason=Refusal.PAID_BY_ANOTHER)
+    return Repeated()
+
+
+def _moved(order: Order, target: OrderState, reported: Reported) -> Order:
+    paid = target in HOLDS_MONEY
+    return dataclasses.replace(
+        order,
+        state=target,
+        version=order.version + 1,
+        closing_reason=reported.reason or order.closing_reason,
+        paid_at=reported.at if paid else None,
+        payment_id=reported.payment_id if paid else None,
+    )

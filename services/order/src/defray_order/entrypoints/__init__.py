@@ -1,0 +1,1 @@
+"""Hear: what comes from outside becomes a command."""

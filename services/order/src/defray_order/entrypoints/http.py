@@ -1,0 +1,187 @@
+"""The merchant's API: place an order, look at it; and the keys that payment tokens are verified with."""
+
+import dataclasses
+import datetime as dt
+import hashlib
+from typing import Annotated, Final
+
+import msgspec
+from pydantic import Field
+
+from defray_kernel.db import Database, ReadConn
+from defray_kernel.fields import AmountMinorOrZero, CurrencyCode, RequestModel, Text
+from defray_kernel.group_commit import GroupCommit
+from defray_kernel.http import Call, Edge, Reply, replayed
+from defray_kernel.idempotency import Replay
+from defray_kernel.ids import MerchantId, OrderId, parse, uuid7
+from defray_kernel.money import Money
+from defray_kernel.problems import Problem, ProblemKind
+from defray_order import announce
+from defray_order.announce import OrderShown
+from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Told
+from defray_order.domain import totals
+from defray_order.domain.order import OrderItem
+from defray_order.entrypoints.payment_token import PaymentTokens
+from defray_order.store import order_payments, orders
+
+PROBLEMS: Final = (
+    ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
+    ProblemKind(
+        code="order_conflict", status=409, title="An order of other content has this merchant_order_no already"
+    ),
+)
+
+_shown = msgspec.json.Decoder(OrderShown)
+
+
+class ItemBody(RequestModel):
+    """One line; it costs quantity × unit_amount_minor − discount_minor."""
+
+    sku: Annotated[str, Text(64)]
+    title: Annotated[str, Text(200)]
+    quantity: Annotated[int, Field(ge=1, le=1_000_000)]
+    unit_amount_minor: AmountMinorOrZero
+    discount_minor: AmountMinorOrZero = 0
+
+
+class OrderBody(RequestModel):
+    """An order; `amount_minor` must be what its lines cost together."""
+
+    merchant_order_no: Annotated[str, Text(64, pattern="^[!-~]+$")]
+    currency: CurrencyCode
+    amount_minor: AmountMinorOrZero
+    items: Annotated[tuple[ItemBody, ...], Field(min_length=1, max_length=100, strict=False)]
+    expires_in_s: Annotated[int, Field(ge=60, le=7 * 24 * 3600)] = 7200
+
+
+class OrdersFound(msgspec.Struct, frozen=True, kw_only=True):
+    """The orders under a merchant's number: none or one."""
+
+    data: list[OrderShown]
+
+
+class KeySet(msgspec.Struct, frozen=True, kw_only=True):
+    """A JWKS (RFC 7517)."""
+
+    keys: list[dict[str, str]]
+
+
+class OrdersApi:
+    """Handlers of the public port."""
+
+    def __init__(self, database: Database, placing: GroupCommit[PlaceOrder, Outcome], tokens: PaymentTokens) -> None:
+        self._database, self._placing, self._tokens = database, placing, tokens
+
+    def declare(self, edge: Edge) -> None:
+        """Add the routes."""
+        edge.route(
+            "POST",
+            "/v1/orders",
+            self.place,
+            summary="Place an order",
+            request=OrderBody,
+            response=OrderShown,
+            status=201,
+            scope="orders:write",
+            idempotency_key=True,
+        )
+        edge.route("GET", "/v1/orders", self.find, summary="Find an order by merchant_order_no",
+                   response=OrdersFound, scope="orders:read")  # fmt: skip
+        edge.route("GET", "/v1/orders/{order_id}", self.get, summary="Show an order",
+                   response=OrderShown, scope="orders:read")  # fmt: skip
+        edge.route("GET", "/.well-known/jwks.json", self.jwks, summary="Keys that payment tokens are verified with",
+                   response=KeySet, auth="none")  # fmt: skip
+
+    async def place(self, call: Call[OrderBody]) -> Reply:
+        """Check what the database need not be asked for, then wait for the commit."""
+        outcome = await self._placing.submit(_command(call))
+        match outcome:
+            case Told(status=status, body=body):
+                return Reply(status=status, content=self._with_token(body))
+            case Conflict():
+                raise Problem("order_conflict", field="merchant_order_no")
+            case Replay(body=body):
+                reply = replayed(outcome)
+                assert reply is not None
+                return dataclasses.replace(reply, content=self._with_token(body))
+            case _:
+                replayed(outcome)
+                raise AssertionError(outcome)
+
+    async def get(self, call: Call[None]) -> Reply:
+        """One order of the caller's; what belongs to others is not there."""
+        try:
+            order_id = OrderId(parse("ord", call.path_params["order_id"]))
+        except ValueError:
+            raise Problem("not_found") from None
+        async with self._database.read() as conn:
+            found = await _look_at(conn, _merchant(call), order_id)
+        if found is None:
+            raise Problem("not_found")
+        return Reply(content=found)
+
+    async def find(self, call: Call[None]) -> Reply:
+        """The caller's order under its own number."""
+        number = call.query.get("merchant_order_no", "")
+        if not 1 <= len(number) <= 64 or set(call.query) != {"merchant_order_no"}:
+            raise Problem("invalid_parameter", field="merchant_order_no")
+        async with self._database.read() as conn:
+            order_id = await orders.by_number(conn, _merchant(call), number)
+            found = None if order_id is None else await _look_at(conn, _merchant(call), order_id)
+        return Reply(content=OrdersFound(data=[] if found is None else [found]))
+
+    async def jwks(self, _call: Call[None]) -> Reply:
+        """Public keys; a verifier may keep them for an hour."""
+        return Reply(content=self._tokens.key_set(), headers={"Cache-Control": "max-age=3600"})
+
+    def _with_token(self, body: bytes) -> bytes:
+        order = _shown.decode(body)
+        if order.amount_minor == 0:
+            return body
+        return msgspec.json.encode(msgspec.structs.replace(order, payment_token=self._tokens.sign(order)))
+
+
+async def _look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -> OrderShown | None:
+    order = (await orders.get(conn, [order_id])).get(order_id)
+    if order is None or order.merchant_id != merchant_id:
+        return None
+    return announce.shown(order, await order_payments.of_orders(conn, [order_id]))
+
+
+def _command(call: Call[OrderBody]) -> PlaceOrder:
+    body, merchant = call.body, call.merchant
+    assert merchant is not None
+    assert call.idempotency_key is not None
+    if body.currency not in merchant.state.currencies:
+        raise Problem("unsupported_currency", field="currency")
+    items = tuple(
+        OrderItem(
+            sku=item.sku,
+            title=item.title,
+            quantity=item.quantity,
+            unit_amount_minor=item.unit_amount_minor,
+            discount_minor=item.discount_minor,
+        )
+        for item in body.items
+    )
+    wrong = totals.mismatch(items, body.amount_minor)
+    if wrong is not None:
+        raise Problem("amount_mismatch", field=wrong)
+    return PlaceOrder(
+        order_id=OrderId(uuid7()),
+        merchant_id=merchant.merchant_id,
+        merchant_order_no=body.merchant_order_no,
+        total=Money(minor=body.amount_minor, currency=body.currency),
+        items=items,
+        expires_in=dt.timedelta(seconds=body.expires_in_s),
+        # Of the model, not of the text: a default written out does not make another order.
+        content_hash=hashlib.sha256(body.model_dump_json().encode()).digest(),
+        idempotency_key=call.idempotency_key,
+        request_hash=call.request_hash,
+        cause=call.cause,
+    )
+
+
+def _merchant(call: Call[None]) -> MerchantId:
+    assert call.merchant is not None
+    return call.merchant.merchant_id

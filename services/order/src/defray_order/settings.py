@@ -1,0 +1,14 @@
+"""Settings of the order service, read once from DEFRAY_ORDER_… variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from defray_kernel.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What the order service needs beside what every service needs."""
+
+    token_private_key_file: Path = Field(description="Ed25519 private key (PEM) that payment tokens are signed with.")
+    token_key_id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Its `kid` in the published key set.")
