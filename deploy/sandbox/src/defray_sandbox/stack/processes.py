@@ -140,6 +140,16 @@ class OwnedProcess:
             )
         self._mark.write_text(json.dumps({"pid": self.pid, "started": start_ticks(self.pid)}))
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended (minus a signal's number), None while it runs or before it ran."""
+        return None if self._child is None else self._child.poll()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send `number` to the process alone and return at once; a process that is gone takes no harm."""
+        if self.running():
+            _signal(self.pid, number)
+
     def running(self) -> bool:
         """Tell whether the process lives (a dead one is reaped here)."""
         return self._child is not None and self._child.poll() is None
