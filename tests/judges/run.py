@@ -26,7 +26,7 @@ class JudgeFailedError(Exception):
     """The judge could not be made, or broke down; this is never a verdict."""
 
 
-def ask(judge: str, verb: str, question: Any) -> Any:
+def ask(judge: str, verb: str, question: Any) -> Any:  # noqa: ANN401  Both are any JSON.
     """Put a JSON question to a judge and return its JSON verdict.
 
     Raises:

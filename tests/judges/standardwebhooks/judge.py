@@ -1,8 +1,11 @@
 """The official Standard Webhooks library as a judge; runs in its own environment and knows nothing of ours."""
 
+# A judge talks untyped JSON and reports whatever its library raises as its verdict.
+# ruff: noqa: ANN001, ANN201, BLE001
+
 import json
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from standardwebhooks.webhooks import Webhook
 
@@ -33,7 +36,7 @@ def sign(question):
     """[{secret, id, timestamp, body}] -> [signature]; timestamps in unix seconds."""
     return [
         Webhook(case["secret"]).sign(
-            msg_id=case["id"], timestamp=datetime.fromtimestamp(case["timestamp"], timezone.utc), data=case["body"]
+            msg_id=case["id"], timestamp=datetime.fromtimestamp(case["timestamp"], UTC), data=case["body"]
         )
         for case in question
     ]

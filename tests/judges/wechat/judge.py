@@ -3,6 +3,9 @@
 Keys are given as a folder (`keys_dir`, as python -m defray_sandbox.simulators.wechat.keys makes it).
 """
 
+# A judge talks untyped JSON and reports whatever its library raises as its verdict.
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, BLE001
+
 import base64
 import json
 import sys

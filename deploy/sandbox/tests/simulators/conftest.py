@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,14 @@ class Merchant:
         self._serial = (keys / "merchant_serial.txt").read_text(encoding="ascii")
         self.platform_serial = (keys / "platform_serial.txt").read_text(encoding="ascii")
 
-    def order(self, number: str, notify_url: str = "http://127.0.0.1:9/notify", **changes: object) -> dict[str, object]:
+    def order(self, number: str, url: str = "http://127.0.0.1:9/notify", **changes: object) -> dict[str, object]:
         """The body of a create request; a change to None leaves a field out."""
         body: dict[str, object] = {
             "appid": APPID,
             "mchid": MCHID,
             "description": "三件衬衫 & a hat",
             "out_trade_no": number,
-            "notify_url": notify_url,
+            "notify_url": url,
             "amount": {"total": 1999, "currency": "CNY"},
         }
         body |= changes
@@ -105,9 +105,9 @@ class Merchant:
                 verified=self._verified(answer.headers.get("Wechatpay-Signature"), answer.headers, content),
             )
 
-    async def create(self, number: str, notify_url: str = "http://127.0.0.1:9/notify", **changes: object) -> Answer:
+    async def create(self, number: str, url: str = "http://127.0.0.1:9/notify", **changes: object) -> Answer:
         """Create an order."""
-        return await self.call("POST", NATIVE, self.order(number, notify_url, **changes))
+        return await self.call("POST", NATIVE, self.order(number, url, **changes))
 
     async def query(self, number: str) -> Answer:
         """Ask for an order."""
@@ -117,7 +117,7 @@ class Merchant:
         """Close an order."""
         return await self.call("POST", f"/v3/pay/transactions/out-trade-no/{number}/close", {"mchid": MCHID})
 
-    def _verified(self, signature: str | None, headers: Any, content: bytes) -> bool:
+    def _verified(self, signature: str | None, headers: Mapping[str, str], content: bytes) -> bool:
         if signature is None:
             return False
         message = f"{headers['Wechatpay-Timestamp']}\n{headers['Wechatpay-Nonce']}\n".encode() + content + b"\n"
@@ -138,6 +138,7 @@ class Shop:
     taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     at_once_max: int = 0
     _at_once: int = 0
+    _came: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(self, request: web.Request) -> web.Response:
         """Handle one callback."""
@@ -147,6 +148,7 @@ class Shop:
         await asyncio.sleep(self.pause_s)
         self._at_once -= 1
         self.taken.append((dict(request.headers), body))
+        self._came.set()
         return web.Response(status=self.answers.pop(0) if self.answers else 204)
 
     async def wait_for(self, count: int) -> None:
@@ -154,7 +156,8 @@ class Shop:
         try:
             async with asyncio.timeout(10):
                 while len(self.taken) < count:
-                    await asyncio.sleep(0.01)
+                    self._came.clear()
+                    await self._came.wait()
         except TimeoutError:
             pytest.fail(f"{len(self.taken)} callbacks came, {count} were expected")
 

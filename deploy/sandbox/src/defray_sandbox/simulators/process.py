@@ -63,8 +63,7 @@ class WechatSimulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-        if self._session is not None:
-            await self._session.close()
+        await self._forget_session()
 
     async def start(self) -> None:
         """Make keys if there are none, start the process and wait until it answers.
@@ -80,6 +79,7 @@ class WechatSimulator:
             self._ports = fixed or (_free_port(), _free_port())
             if await self._start_once():
                 return
+        await self._forget_session()
         raise SimulatorFailedError(self.log.read_text(encoding="utf-8", errors="replace")[-2000:])
 
     async def stop(self) -> None:
@@ -125,6 +125,11 @@ class WechatSimulator:
                 return True
         await self.kill()
         return False
+
+    async def _forget_session(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
 
     async def _end(self, number: signal.Signals) -> None:
         process = self._process

@@ -73,8 +73,8 @@ class ChannelApi:
     async def _serve(self, request: web.Request, operation: Operation, act: Act) -> web.StreamResponse:
         self.requests[operation] += 1
         body = await request.read()
-        number = _number_of(request, body)
         plan = self._channel.plan
+        number = _number_of(request, body) if plan.has_faults else ""
         before = plan.strike(operation, number, Moment.BEFORE_APPLY)
         reply: Reply | None
         if (
@@ -90,7 +90,7 @@ class ChannelApi:
             platform = self._check_request(request, body)
             reply = await act(request, body)
         except ChannelError as error:
-            platform = self._keys.generations[-1]
+            platform = self._claimed_platform(request)
             # Who asks is unknown after a failed signature, so the channel cannot choose a key for the answer.
             reply = _json(error.status, error.to_json(), signed=error.code is not Code.SIGN_ERROR)
         after = plan.strike(operation, number, Moment.AFTER_APPLY)
@@ -232,7 +232,8 @@ def _counterfeit(operation: Operation) -> Reply:
 
 
 def _json(status: int, value: Mapping[str, object], *, signed: bool = True) -> Reply:
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    # A refusal may quote a field name that is no valid Unicode.
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
     return Reply(status=status, body=body, signed=signed)
 
 
@@ -248,15 +249,15 @@ def _number_of(request: web.Request, body: bytes) -> str:
         return request.match_info["transaction_id"]
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(value.get("out_trade_no", "")) if isinstance(value, dict) else ""
 
 
 def _check_query(request: web.Request, allowed: frozenset[str]) -> None:
-    names = list(request.query.keys())
-    if set(names) - allowed or len(names) != len(set(names)):
-        raise ChannelError(Code.PARAM_ERROR, "unexpected query parameter", field=names[0][:64], location="query")
+    names = set(request.query.keys())
+    if names - allowed or len(request.query) != len(names):
+        raise ChannelError(Code.PARAM_ERROR, "unexpected query parameter", field=min(names)[:64], location="query")
 
 
 def _header_error(name: str, issue: str) -> ChannelError:

@@ -118,6 +118,11 @@ class FaultPlan:
         self._faults: list[Fault] = []
         self._callbacks: list[CallbackPlan] = []
 
+    @property
+    def has_faults(self) -> bool:
+        """Whether any request can be struck."""
+        return bool(self._faults)
+
     def add(self, fault: Fault) -> None:
         """Plan a fault."""
         _bounded(self._faults)
@@ -135,8 +140,6 @@ class FaultPlan:
 
     def strike(self, operation: Operation, out_trade_no: str, moment: Moment) -> Fault | None:
         """The fault that hits this request now, if any."""
-        if not self._faults:
-            return None
         for fault in self._faults:
             fits = fault.operation in (operation, Operation.ANY) and fault.moment is moment
             if fits and fault.chance.strikes(out_trade_no):
