@@ -1,6 +1,7 @@
 """Makes `.venv` from the hashed lock, once per change of it; needs nothing but a bare Python 3.11 or newer.
 
-Run by `make setup` before everything else: with nothing changed it compares one stamp and ends.
+Run by `make setup` before everything else: with nothing changed it compares one stamp and ends. `--lock` writes the
+locks anew; `--uv …` runs uv with pip's settings, for what makes environments of its own.
 """
 # ruff: noqa: INP001, S603, TID251 -- stands alone and runs before there is any package, tool or settings module.
 
@@ -28,7 +29,11 @@ INSTALL_TIMEOUT_S = 900
 
 
 def main() -> None:
-    if "--lock" in sys.argv[1:]:
+    if sys.argv[1:2] == ["--uv"]:
+        environment = uv_environment()
+        uv = find_uv(environment)
+        os.execve(uv, [str(uv), *sys.argv[2:]], environment)  # noqa: S606 -- becomes uv.
+    if sys.argv[1:2] == ["--lock"]:
         environment = uv_environment()
         write_locks(find_uv(environment), environment)
         return
@@ -84,7 +89,7 @@ def usable_venv() -> bool:
 def find_uv(environment: dict[str, str]) -> Path:
     """Find or fetch uv: it installs by the lock in a tenth of pip's time."""
     fetched = (TOOLS / "venv" / "bin" / "uv", TOOLS / "packages" / "bin" / "uv")
-    for candidate in (shutil.which("uv"), *fetched):
+    for candidate in (shutil.which("uv"), VENV / "bin" / "uv", *fetched):
         if candidate and attempt([str(candidate), "pip", "sync", "--help"], environment) is None:
             return Path(candidate)
     say("fetching uv, which installs the rest")

@@ -60,25 +60,18 @@ def environment(judge: str) -> str:
         made = folder / "made-from"
         if not made.exists() or made.read_text(encoding="ascii") != stamp:
             shutil.rmtree(folder, ignore_errors=True)
-            uv = _uv()
-            _make([uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
-            _make([uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(lock)])
+            # The set-up knows where uv is and tells it pip's settings, which uv does not read itself.
+            uv = [sys.executable, str(_HERE.parents[1] / "deploy" / "bootstrap.py"), "--uv"]
+            _make([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
+            _make([*uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(lock)])
             made.write_text(stamp, encoding="ascii")
     return str(python)
-
-
-def _uv() -> str:
-    beside = Path(sys.executable).parent / "uv"
-    found = str(beside) if beside.exists() else shutil.which("uv")
-    if found is None:
-        raise JudgeFailedError("uv is missing: run `make setup`, or put uv on the PATH")
-    return found
 
 
 def _make(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, timeout=_INSTALL_S_MAX, check=False)
     if done.returncode != 0:
-        raise JudgeFailedError(f"{' '.join(command[:3])}: {done.stderr.decode(errors='replace')[-2000:]}")
+        raise JudgeFailedError(f"{' '.join(command[2:5])}: {done.stderr.decode(errors='replace')[-2000:]}")
 
 
 def main() -> None:

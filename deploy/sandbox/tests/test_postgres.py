@@ -1,5 +1,6 @@
 """The embedded PostgreSQL: it starts, stops, survives a kill, and never touches what it did not start."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -98,10 +99,14 @@ def test_a_second_sandbox_is_refused_the_folder(private_postgres: PostgresServer
 async def test_what_a_crashed_run_left_is_cleared_and_its_data_kept(private_postgres: PostgresServer) -> None:
     program = (
         "import os, pathlib, sys; from defray_sandbox.stack.postgres import PostgresServer;"
-        "server = PostgresServer(pathlib.Path(sys.argv[1])); server.start(); print(server._process.pid); os._exit(9)"
+        "server = PostgresServer(pathlib.Path(sys.argv[1])); server.start(); print(server._process.pid, flush=True); os._exit(9)"
     )
     crashed = subprocess.run(
-        [sys.executable, "-c", program, str(private_postgres.folder)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(private_postgres.folder)],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     orphan = int(crashed.stdout)
     assert start_ticks(orphan) is not None

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from defray_sandbox.settings import inherited_environment
 from defray_sandbox.simulators.process import APPID, MCHID
-from defray_sandbox.stack.credentials import Credentials, make_credentials
+from defray_sandbox.stack.credentials import Credentials, make_credentials, write_private
 from defray_sandbox.stack.environment import Addresses, Ports, Site
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.kafka import KafkaBroker
 from defray_sandbox.stack.postgres import PostgresServer
 from defray_sandbox.stack.processes import FileLock, free_port
-from defray_sandbox.stack.provision import SERVICES, provision, stored_passwords
+from defray_sandbox.stack.provision import SERVICES, ProvisionedDatabase, provision, stored_passwords
 from defray_sandbox.stack.supervisor import ProcessSpec, Supervisor
 
 ADDRESS_FILE = "sandbox.json"
+CLOCK_FILE = "clock.offset"
 _MIGRATE_TIMEOUT_S = 120
 
 Tell = Callable[[str], None]
@@ -88,7 +89,7 @@ async def local_stack(options: Options, tell: Tell) -> AsyncIterator[LocalStack]
             addresses=_addresses(options.kafka or (kafka.bootstrap if kafka else "")),
             database=database,
             credentials=credentials,
-            clock_file=options.folder / "clock.offset",
+            clock_file=options.folder / CLOCK_FILE,
         )
         await asyncio.gather(*(_migrate(site, service) for service in options.services))
         step("database migrated")
@@ -98,9 +99,25 @@ async def local_stack(options: Options, tell: Tell) -> AsyncIterator[LocalStack]
         await supervisor.start([*_world(options, site), *(_service(site, name) for name in options.services)])
         step(f"{len(options.services)} services, the channel and the shop are ready")
         address_file = options.folder / ADDRESS_FILE
-        address_file.write_text(json.dumps(asdict(site.addresses), indent=1))
+        known = {"addresses": asdict(site.addresses), "admin_dsn": database.admin_dsn}
+        write_private(address_file, json.dumps(known, indent=1))
         stack.callback(address_file.unlink, missing_ok=True)
         yield LocalStack(site=site, supervisor=supervisor, postgres=postgres, kafka=kafka)
+
+
+def read_site(folder: Path) -> Site:
+    """Return the site of the sandbox that runs in `folder`; raises FileNotFoundError when none does."""
+    known = json.loads((folder / ADDRESS_FILE).read_text())
+    given = known["addresses"]
+    credentials = Credentials(folder=folder / "credentials")
+    addresses = Addresses(
+        kafka=given["kafka"],
+        services={name: Ports(**ports) for name, ports in given["services"].items()},
+        channel=Ports(**given["channel"]),
+        shop=Ports(**given["shop"]),
+    )
+    database = ProvisionedDatabase(admin_dsn=known["admin_dsn"], passwords=stored_passwords(credentials.passwords))
+    return Site(addresses=addresses, database=database, credentials=credentials, clock_file=folder / CLOCK_FILE)
 
 
 class _Steps:

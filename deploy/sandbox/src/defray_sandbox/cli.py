@@ -1,0 +1,93 @@
+"""The command `defray`: brings the local stack up, demonstrates it, and pulls its levers."""
+
+import asyncio
+import shutil
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from defray_sandbox.stack.errors import StackError
+from defray_sandbox.stack.paths import stack_paths
+from defray_sandbox.timeline import Timeline
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+clock_app = typer.Typer(help="Business time: expiry, due dates, retries and cut-offs follow it.", no_args_is_help=True)
+app.add_typer(clock_app, name="clock")
+
+Postgres = Annotated[str | None, typer.Option(help="A PostgreSQL of your own: a DSN that may create roles.")]
+Kafka = Annotated[str | None, typer.Option(help="A Kafka of your own: host:port, plaintext.")]
+
+
+@app.command()
+def up(postgres: Postgres = None, kafka: Kafka = None) -> None:
+    """Bring everything up, print the addresses and keep it running until Ctrl-C; its data is kept for the next time."""
+    from defray_sandbox.up import run
+
+    timeline = Timeline()
+    raise typer.Exit(_run(run(timeline, postgres=postgres, kafka=kafka), timeline))
+
+
+@app.command()
+def demo(postgres: Postgres = None, kafka: Kafka = None) -> None:
+    """Take one order through payment to the books and the merchant's webhook, check all of it, and stop."""
+    from defray_sandbox.demo import run
+
+    timeline = Timeline()
+    raise typer.Exit(_run(run(timeline, postgres=postgres, kafka=kafka), timeline))
+
+
+@clock_app.command("show")
+def clock_show() -> None:
+    """Say how far ahead of real time the business time of the running sandbox is."""
+    from defray_kernel.clock import read_offset_s
+    from defray_sandbox.up import open_site
+
+    timeline = Timeline()
+    try:
+        site = open_site()
+        typer.echo(f"{read_offset_s(site.clock_file)} s ahead")
+    except StackError as error:
+        timeline.fail(error)
+        raise typer.Exit(1) from error
+
+
+@clock_app.command("advance")
+def clock_advance(duration: Annotated[str, typer.Argument(help="45s, 90m, 2h30m, 1d …")]) -> None:
+    """Move the business time of the running sandbox forward; it never goes back."""
+    from defray_sandbox import sandbox_clock
+    from defray_sandbox.up import open_site
+
+    async def move() -> int:
+        site = open_site()
+        by_s = sandbox_clock.parse_duration_s(duration)
+        offset_s = await sandbox_clock.advance(site.clock_file, site.addresses, by_s)
+        typer.echo(f"{offset_s} s ahead")
+        return 0
+
+    raise typer.Exit(_run(move(), Timeline()))
+
+
+@app.command()
+def clean() -> None:
+    """Remove all data of this checkout's sandbox; refused while one runs."""
+    from defray_sandbox.stack.processes import FileLock
+
+    paths = stack_paths()
+    for folder in (paths.stack, *paths.scratch.iterdir()):
+        lock = FileLock(folder / "run.lock")
+        if not lock.try_acquire():
+            Timeline().fail(StackError(f"a sandbox runs in {folder}", "stop it first (Ctrl-C where it runs)"))
+            raise typer.Exit(1)
+        lock.release()
+    shutil.rmtree(paths.base)
+
+
+def _run(work: Coroutine[Any, Any, int], timeline: Timeline) -> int:
+    try:
+        return asyncio.run(work)
+    except StackError as error:
+        timeline.fail(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
