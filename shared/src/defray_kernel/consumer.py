@@ -20,8 +20,9 @@ from defray_kernel import kafka as kafka_clients
 from defray_kernel.applying import Applied, Applying, Lock, OnSkipped, OnUnreadable, Subscription
 from defray_kernel.clock import Clock
 from defray_kernel.crash import crash_point
-from defray_kernel.db import CommitUnknown, Connection, Database, backoff_s, begin, is_transient
+from defray_kernel.db import CommitUnknown, Database, backoff_s, begin, is_transient
 from defray_kernel.errors import StartRefused
+from defray_kernel.held import Held
 from defray_kernel.inbox import Fenced, Partition, Position, Reader
 from defray_kernel.kafka import Kafka
 from defray_kernel.sql import queries
@@ -76,7 +77,7 @@ class Consumer:
     ) -> None:
         self.name, self.group, self.topics = name, group, tuple(topic_names)
         self._database, self._kafka, self._start, self._batch_max = database, kafka, start, batch_max
-        self._after_commit = after_commit
+        self._poke = after_commit or (lambda: None)
         parks = on_unreadable == "park"
         self._parking = parking.Parking(
             name, dead_letter_topic=f"dlq.{group}" if parks else None, version=version, lanes=lanes
@@ -97,7 +98,8 @@ class Consumer:
         self._idle.set()
         self._held_because: str | None = None
         self._polled_at = time.monotonic()
-        self._connection: Connection | None = None
+        # A frozen owner's open transaction is ended by the server, so that the next owner need not wait for long.
+        self._held = Held(database, setup=Q.end_frozen_transactions)
         self._cluster_id = ""
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -119,7 +121,7 @@ class Consumer:
             raise group.exceptions[0] from group
         finally:
             await kafka_clients.stop(consumer)
-            self._drop_connection()
+            self._held.drop()
 
     def trouble(self) -> str | None:
         """What an operator should know (for liveness and paging), or None."""
@@ -157,7 +159,7 @@ class Consumer:
             tp = TopicPartition(*partition)
             parts = len(consumer.partitions_for_topic(tp.topic) or ())
             reader = Reader(consumer=self.name, owner=self._owner, cluster_id=self._cluster_id)
-            connection = await self._held()
+            connection = await self._held.get()
             start = functools.partial(self._begin_at, consumer, tp)
             position = await inbox.take_over(connection, reader, partition, parts, start)
             if self._to_take_over.pop(partition, None) is None or tp not in consumer.assignment():
@@ -168,7 +170,7 @@ class Consumer:
 
     async def _begin_at(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
         ends = consumer.beginning_offsets if self._start == "earliest" else consumer.end_offsets
-        return int((await ends([tp]))[tp])
+        return int((await ends([tp]))[tp])  # type: ignore[no-untyped-call]
 
     def _forget(self, consumer: AIOKafkaConsumer, partitions: Iterable[Partition], *, for_s: float) -> None:
         """Stop reading there; what is still assigned to us after some heartbeats is ours and is taken over again."""
@@ -193,7 +195,7 @@ class Consumer:
             except Exception as error:
                 if not _may_pass(error):
                     raise
-                self._drop_connection()
+                self._held.drop()
                 failures += 1
                 _log.warning("consumer_waits", consumer=self.name, error=type(error).__name__)
                 await wait_for_stop(stopping, backoff_s(failures, base_s=0.05, cap_s=_RETRY_MAX_S))
@@ -237,10 +239,10 @@ class Consumer:
                 self._forget(consumer, fenced.partitions, for_s=self._kafka.session_timeout_ms / 1000)
             except CommitUnknown:
                 # Applied or not: only the stored offsets tell.
-                self._drop_connection()
+                self._held.drop()
                 self._forget(consumer, list(batch), for_s=0.0)
             except Exception as error:  # noqa: BLE001 - nothing is lost: the batch is tried again
-                self._drop_connection()
+                self._held.drop()
                 if not (slowly or _may_pass(error) or isinstance(error, parking.Outage)):
                     slowly = True
                     continue
@@ -265,7 +267,7 @@ class Consumer:
     async def _apply(self, batch: Batch, *, slowly: bool) -> None:
         if not batch:
             return
-        connection = await self._held()
+        connection = await self._held.get()
         moves = [(where, self._positions[where], records[-1].offset + 1) for where, records in batch.items()]
         records = [record for each in batch.values() for record in each]
         self._idle.clear()
@@ -284,8 +286,7 @@ class Consumer:
         self._committed(applied, len(records))
 
     def _committed(self, applied: Applied, records: int) -> None:
-        if self._after_commit is not None:
-            self._after_commit()
+        self._poke()
         self._parking.committed(applied.failures, applied.parked)
         metrics.observe("consumer_batch", records, consumer=self.name)
         metrics.count("events_applied", applied.applied, consumer=self.name)
@@ -308,26 +309,19 @@ class Consumer:
     # -- beside reading ----------------------------------------------------------------------------------------------
 
     async def _redrive(self, stopping: asyncio.Event) -> None:
-        connection: Connection | None = None
-        while not stopping.is_set():
-            pause_s = _REDRIVE_EVERY_S
-            try:
-                if connection is None or connection.is_closed():
-                    connection = await self._connect()
-                applied = await self._parking.redrive(connection, self._applying.apply_alone)
-                if applied is not None:
-                    pause_s = 0.0
-                    if self._after_commit is not None:
-                        self._after_commit()
-            except Exception as error:
-                if not _may_pass(error):
-                    raise
-                if connection is not None:
-                    connection.terminate()
-                connection, pause_s = None, 1.0
-            await wait_for_stop(stopping, pause_s)
-        if connection is not None:
-            connection.terminate()
+        with Held(self._database, setup=Q.end_frozen_transactions) as held:
+            while not stopping.is_set():
+                pause_s = _REDRIVE_EVERY_S
+                try:
+                    if await self._parking.redrive(await held.get(), self._applying.apply_alone) is not None:
+                        pause_s = 0.0
+                        self._poke()
+                except Exception as error:
+                    if not _may_pass(error):
+                        raise
+                    held.drop()
+                    pause_s = 1.0
+                await wait_for_stop(stopping, pause_s)
 
     async def _tell_kafka(self, consumer: AIOKafkaConsumer, stopping: asyncio.Event) -> None:
         """Commit to Kafka for lag dashboards only; nothing ever reads it back, so that a failure means nothing."""
@@ -343,22 +337,6 @@ class Consumer:
                 told = offsets
             except (TimeoutError, kafka_errors.KafkaError, kafka_errors.IllegalOperation) as error:
                 _log.info("lag_not_told", consumer=self.name, error=type(error).__name__)
-
-    async def _held(self) -> Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._connect()
-        return self._connection
-
-    async def _connect(self) -> Connection:
-        connection = await self._database.connect()
-        # A frozen owner's open transaction is ended by the server, so that the next owner does not wait for long.
-        await connection.execute(Q.end_frozen_transactions)
-        return connection
-
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -153,7 +153,10 @@ async def stop(client: Client, *, within_s: float = _STOP_WITHIN_S) -> bool:
     """Stop a client; False when it did not stop in time (a frozen broker) or failed, and must be taken for undead."""
     try:
         async with asyncio.timeout(within_s):
-            await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+            if isinstance(client, AIOKafkaAdminClient):
+                await client.close()
+            else:
+                await client.stop()  # type: ignore[no-untyped-call]
     except (TimeoutError, KafkaError, OSError) as error:
         _log.warning("kafka_client_did_not_stop", error=type(error).__name__)
         return False

@@ -21,6 +21,7 @@ from defray_kernel import kafka as kafka_clients
 from defray_kernel import metrics, outbox, wakeup
 from defray_kernel.crash import crash_point
 from defray_kernel.db import CommitUnknown, Connection, Database, backoff_s, begin, is_transient
+from defray_kernel.held import Held
 from defray_kernel.kafka import Kafka
 from defray_kernel.sql import queries
 from defray_kernel.timers import wait_for_stop
@@ -119,57 +120,49 @@ class Relay:
     async def _watch(self, stopping: asyncio.Event) -> None:
         """Wake the lanes that have rows: at once when poked, else every 250 ms (a lost notification costs no more)."""
         failures = 0
-        while not stopping.is_set():
-            connection: Connection | None = None
-            try:
-                connection = await self._database.connect()
-                await connection.add_listener(await wakeup.channel(connection), self._poked)
-                while not stopping.is_set():
-                    self._look.clear()
-                    for row in await connection.fetch(Q.lanes_with_rows, self._lanes):
-                        self._due[row["lane"]].set()
-                    self._looked_at, failures = time.monotonic(), 0
-                    await wait_for_stop(self._look, _POLL_S)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                failures += 1
-                await asyncio.sleep(backoff_s(failures, base_s=0.1, cap_s=5.0))
-            finally:
-                if connection is not None:
-                    connection.terminate()
+        with Held(self._database) as held:
+            while not stopping.is_set():
+                try:
+                    connection = await held.get()
+                    await connection.add_listener(await wakeup.channel(connection), self._poked)
+                    while not stopping.is_set():
+                        self._look.clear()
+                        for row in await connection.fetch(Q.lanes_with_rows, self._lanes):
+                            self._due[row["lane"]].set()
+                        self._looked_at, failures = time.monotonic(), 0
+                        await wait_for_stop(self._look, _POLL_S)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    held.drop()
+                    failures += 1
+                    await asyncio.sleep(backoff_s(failures, base_s=0.1, cap_s=5.0))
 
     def _poked(self, *_: object) -> None:
         self._look.set()
 
     async def _serve(self, lane: int, stopping: asyncio.Event) -> None:
-        connection: Connection | None = None
         failures = 0
-        while not stopping.is_set():
-            await wait_for_stop(self._due[lane], 0.5)
-            if not self._due[lane].is_set() or stopping.is_set():
-                continue
-            self._due[lane].clear()
-            try:
-                if connection is None or connection.is_closed():
-                    connection = await self._database.connect()
-                did = await self.cycle(connection, lane)
-                failures = 0
-            except Exception as error:
-                if not (is_transient(error) or isinstance(error, CommitUnknown)):
-                    raise
-                if connection is not None:
-                    connection.terminate()
-                connection, did = None, _Did.SENT
-                failures += 1
-                _log.warning("relay_waits", lane=lane, error=type(error).__name__)
-                await asyncio.sleep(backoff_s(failures, base_s=0.1, cap_s=5.0))
-            if did is _Did.BUSY:
-                await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - spreads relays, guards nothing
-            if did is not _Did.NOTHING:
-                self._due[lane].set()
-        if connection is not None:
-            connection.terminate()
+        with Held(self._database) as held:
+            while not stopping.is_set():
+                await wait_for_stop(self._due[lane], 0.5)
+                if not self._due[lane].is_set() or stopping.is_set():
+                    continue
+                self._due[lane].clear()
+                try:
+                    did = await self.cycle(await held.get(), lane)
+                    failures = 0
+                except Exception as error:
+                    if not (is_transient(error) or isinstance(error, CommitUnknown)):
+                        raise
+                    held.drop()
+                    did, failures = _Did.SENT, failures + 1
+                    _log.warning("relay_waits", lane=lane, error=type(error).__name__)
+                    await asyncio.sleep(backoff_s(failures, base_s=0.1, cap_s=5.0))
+                if did is _Did.BUSY:
+                    await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - spreads relays, guards nothing
+                if did is not _Did.NOTHING:
+                    self._due[lane].set()
 
     async def cycle(self, connection: Connection, lane: int) -> _Did:
         """Lock the lane, then read (a second statement: its snapshot is younger than the lock), send, move, commit."""

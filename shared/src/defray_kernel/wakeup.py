@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from defray_kernel.db import Connection, Database, backoff_s, is_transient
+from defray_kernel.held import Held
 from defray_kernel.sql import queries
 from defray_kernel.timers import wait_for_stop
 
@@ -28,27 +29,23 @@ class Wakeup:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Notify until told to stop."""
-        connection: Connection | None = None
         failures = 0
-        while not stopping.is_set():
-            await wait_for_stop(self._poked, 0.5)
-            if not self._poked.is_set():
-                continue
-            self._poked.clear()
-            try:
-                if connection is None or connection.is_closed():
-                    connection = await self._database.connect()
-                await connection.execute(Q.wake)
-                failures = 0
-                await asyncio.sleep(_APART_S)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                connection = None
-                failures += 1
-                await asyncio.sleep(backoff_s(failures, base_s=0.05))
-        if connection is not None:
-            connection.terminate()
+        with Held(self._database) as held:
+            while not stopping.is_set():
+                await wait_for_stop(self._poked, 0.5)
+                if not self._poked.is_set():
+                    continue
+                self._poked.clear()
+                try:
+                    await (await held.get()).execute(Q.wake)
+                    failures = 0
+                    await asyncio.sleep(_APART_S)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    held.drop()
+                    failures += 1
+                    await asyncio.sleep(backoff_s(failures, base_s=0.05))
 
 
 async def channel(connection: Connection) -> str:
