@@ -54,6 +54,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> Problem | None:
         if self._in_flight > self._concurrent_max:
             return Problem("overloaded", retry_after_s=1)
+        if scope["http_version"] not in {"1.1", "1.0"}:
+            return Problem("malformed_request", detail="this version of HTTP is not spoken")
         headers = scope["headers"]
         size = (
             sum(len(name) + len(value) for name, value in headers) + len(scope["raw_path"]) + len(scope["query_string"])

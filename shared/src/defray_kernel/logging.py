@@ -38,7 +38,8 @@ def configure(service: str, level: str, stream: TextIO | None = None) -> None:
         logger = logging.getLogger(chatty)
         logger.handlers.clear()
         logger.propagate = True
-        logger.setLevel(max(logging.WARNING, root.level))
+        # uvicorn warns of every unreadable request, which lets a stranger fill the log; it is counted instead.
+        logger.setLevel(logging.ERROR if chatty.startswith("uvicorn") else max(logging.WARNING, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

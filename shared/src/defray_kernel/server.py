@@ -73,8 +73,7 @@ class _HeadLimits(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         metrics.count("http_refused", code=code)
-        replying = getattr(self.cycle, "response_complete", True) is False
-        if not replying:
+        if not self._replying():
             problem = {"type": f"urn:defray:problem:{code}", "title": code, "status": status, "code": code}
             body = msgspec.json.encode(problem)
             head = (
@@ -82,6 +81,10 @@ class _HeadLimits(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
+
+    def _replying(self) -> bool:
+        cycle = getattr(self, "cycle", None)
+        return cycle is not None and cycle.response_started and not cycle.response_complete
 
 
 class _Server(uvicorn.Server):
