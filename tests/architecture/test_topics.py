@@ -53,6 +53,16 @@ def test_code_and_file_name_the_same_topics() -> None:
     assert named == {topic["name"] for topic in EVENTS}
 
 
+def test_every_consumer_that_parks_has_its_dead_letter_topic_and_no_other_is_there() -> None:
+    named = {name for source in sources() if source.is_service for name in dead_letters_named(source)}
+    assert named == {topic["name"] for topic in DEAD_LETTERS}
+
+
+def test_a_consumer_without_a_dead_letter_topic_is_seen() -> None:
+    text = 'Consumer("stray", "order.stray", [])\nConsumer("merchants", "order.merchants", [], on_unreadable=f)'
+    assert dead_letters_named(parse("services/order/src/defray_order/wiring.py", text)) == {"dlq.order.stray"}
+
+
 def test_a_topic_named_in_code_alone_is_seen() -> None:
     source = parse(
         "services/order/src/defray_order/announce.py", 'TOPIC = "order.stray.events.v1"\nX = "order.paid.v1"'
@@ -67,3 +77,19 @@ def topics_named(source: Source) -> set[str]:
         for node in ast.walk(source.tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and TOPIC.fullmatch(node.value)
     }
+
+
+def dead_letters_named(source: Source) -> set[str]:
+    """Dead-letter topics of the consumers that a file builds; one that answers for unreadable records itself parks none."""
+    found = set()
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id != "Consumer":
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        group = keywords.get("group", node.args[1] if len(node.args) > 1 else None)
+        assert isinstance(group, ast.Constant) and isinstance(group.value, str), (
+            f"{source.path}:{node.lineno}: the group of a consumer is written out"
+        )
+        if "on_unreadable" not in keywords:
+            found.add(f"dlq.{group.value}")
+    return found

@@ -20,7 +20,7 @@ def documents() -> dict[Path, str]:
     made = {SCHEMAS / f"{type_name}.json": schemas.schema_text(type_name) for type_name in EVENTS}
     for service in asyncapi.SERVICES:
         made[ROOT / "services" / service / "asyncapi.yaml"] = asyncapi.document_text(service)
-        made[ROOT / "services" / service / "openapi.json"] = openapi.document_text(service)
+        made |= openapi.documents(service)
     made[ROOT / "docs/events.md"] = catalogue.document_text()
     return made
 

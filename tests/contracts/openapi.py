@@ -1,10 +1,18 @@
-"""The OpenAPI document of each service's public API, from the code and without starting anything."""
+"""The OpenAPI documents of each service's two ports, from the code and without starting anything."""
 
 import importlib
 import json
+from pathlib import Path
+
+from tests.architecture.sources import ROOT
 
 
-def document_text(service: str) -> str:
-    """The committed form of what `defray_<service>.wiring.openapi()` returns."""
+def documents(service: str) -> dict[Path, str]:
+    """The committed form of the public port's document and of the operators' one."""
     wiring = importlib.import_module(f"defray_{service}.wiring")
-    return json.dumps(wiring.openapi(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    folder = ROOT / "services" / service
+    made = {"openapi.json": wiring.openapi(), "openapi.internal.json": wiring.internal_openapi()}
+    return {
+        folder / name: json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        for name, document in made.items()
+    }

@@ -18,6 +18,14 @@ def event_schema(type_name: str) -> Schema:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:defray:event:{type_name}", **schema}
 
 
+def inlined_schema(type_name: str) -> Schema:
+    """The same without references, for documents in which `#` means another root; no event refers to itself."""
+    schema = event_schema(type_name)
+    inlined = _inlined(schema, schema)
+    assert isinstance(inlined, dict)
+    return {word: value for word, value in inlined.items() if word not in {"$schema", "$id", "$defs"}}
+
+
 def schema_text(type_name: str) -> str:
     """The committed form: two spaces, keys in the order of the class, a line end."""
     return json.dumps(event_schema(type_name), indent=2, ensure_ascii=False) + "\n"
@@ -75,4 +83,13 @@ def _resolved(node: object, root: Schema) -> object:
         for part in node["$ref"].removeprefix("#/").split("/"):
             target = target[part]
         node = {**target, **{word: value for word, value in node.items() if word != "$ref"}}
+    return node
+
+
+def _inlined(node: object, root: Schema) -> object:
+    node = _resolved(node, root)
+    if isinstance(node, list):
+        return [_inlined(member, root) for member in node]
+    if isinstance(node, dict):
+        return {word: _inlined(value, root) for word, value in node.items() if word != "$defs"}
     return node
