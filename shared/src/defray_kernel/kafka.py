@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -109,6 +109,20 @@ class Kafka:
             return consumer
 
         return await self._started(make)
+
+    async def end_offsets(self, topic: str) -> dict[int, int]:
+        """Where each partition of a topic ends now. Raises Unavailable, also while the topic is not there."""
+        client = await self._started(lambda: AIOKafkaConsumer(**self._common(), enable_auto_commit=False))
+        try:
+            await client.topics()
+            parts = [TopicPartition(topic, part) for part in client.partitions_for_topic(topic) or ()]
+            if not parts:
+                raise Unavailable(f"there is no topic {topic} yet")
+            return {part.partition: end for part, end in (await client.end_offsets(parts)).items()}
+        except KafkaError as error:
+            raise Unavailable(f"Kafka at {self.bootstrap}: {type(error).__name__}") from error
+        finally:
+            await stop(client)
 
     async def admin(self) -> AIOKafkaAdminClient:
         """A client that creates and describes topics. Raises Unavailable."""

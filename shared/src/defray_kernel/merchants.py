@@ -12,16 +12,21 @@ import msgspec
 import structlog
 
 from defray_kernel import ids, metrics
+from defray_kernel.applying import Subscription
 from defray_kernel.clock import Clock
+from defray_kernel.consumer import Consumer
 from defray_kernel.contracts.envelope import Event
-from defray_kernel.contracts.merchant_v1 import ApiKeyV1, MerchantState
+from defray_kernel.contracts.merchant_v1 import TOPIC, ApiKeyV1, MerchantState
 from defray_kernel.db import Database, WriteTx, is_transient
 from defray_kernel.ids import MerchantId
+from defray_kernel.kafka import Kafka
+from defray_kernel.parking import Record
 from defray_kernel.sql import queries
 from defray_kernel.timers import wait_for_stop
 
 Q = queries(__file__)
 
+CONSUMER: Final = "merchants"
 REREAD_S: Final = 15.0
 MERCHANTS_MAX: Final = 100_000
 _MISS_REREAD_S: Final = 1.0
@@ -73,6 +78,32 @@ async def disable_unreadable(record_key: bytes | None, reason: str, tx: WriteTx,
         return
     _log.error("merchant_state_unreadable", merchant=ids.show("mer", merchant_id), reason=reason)
     await tx.execute(Q.disable, merchant_id, clock.real())
+
+
+def consumer(service: str, database: Database, kafka: Kafka, clock: Clock) -> Consumer:
+    """The consumer that feeds the projection; one per service."""
+
+    async def unreadable(record: Record, error: Exception, tx: WriteTx) -> None:
+        await disable_unreadable(record.key, str(error), tx, clock)
+
+    subscriptions = [Subscription(MerchantState, project)]
+    group = f"{service}.{CONSUMER}"
+    return Consumer(CONSUMER, group, [TOPIC], subscriptions, database, kafka, clock, on_unreadable=unreadable)
+
+
+def caught_up(database: Database, kafka: Kafka) -> CaughtUp:
+    """Whether the projection has reached the end of the topic as it was when first asked, in whichever process."""
+    ends: dict[int, int] = {}
+
+    async def reached() -> bool:
+        if not ends:
+            ends.update(await kafka.end_offsets(TOPIC))
+        async with database.read() as connection:
+            rows = await connection.fetch(Q.stored_offsets, CONSUMER, TOPIC)
+        stored = {row["part"]: row["next_offset"] for row in rows}
+        return all(stored.get(part, 0) >= end for part, end in ends.items())
+
+    return reached
 
 
 def projected(database: Database) -> Load:

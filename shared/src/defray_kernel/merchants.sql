@@ -16,3 +16,6 @@ ON CONFLICT (merchant_id) DO UPDATE SET status = 'UNREADABLE', changed_at = excl
 
 -- name: all
 SELECT merchant_id, sequence, status, state FROM merchant ORDER BY merchant_id LIMIT $1
+
+-- name: stored_offsets
+SELECT part, next_offset FROM consumer_offset WHERE consumer = $1 AND topic = $2

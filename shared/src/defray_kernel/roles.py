@@ -16,8 +16,8 @@ import structlog
 import uvloop
 from aiokafka.errors import KafkaError
 
-from defray_kernel import crash, db, logging, migrate, parked_api, settings, supervise
-from defray_kernel.clock import Clock
+from defray_kernel import crash, db, logging, migrate, operator_api, settings, supervise
+from defray_kernel.clock import Clock, SystemClock
 from defray_kernel.db import Database
 from defray_kernel.errors import ConfigInvalid, StartRefused
 from defray_kernel.group_commit import GroupCommit
@@ -107,7 +107,7 @@ class ServiceDefinition:
 def main(service: ServiceDefinition, argv: Sequence[str]) -> int:
     """Run one role or verb and return the exit code: 0 done, 64 usage, 70 a part died, 75 try again, 78 configuration.
 
-    `http | consume | relay | timers | all`, `migrate [--phase pre|post]`, and the verbs of parked_api: `parked …`, `republish …`.
+    `http | consume | relay | timers | all`, `migrate [--phase pre|post]`, and the verbs of operator_api: `parked …`, `republish …`.
     """
     if not __debug__:
         sys.stderr.write("refused: assertions are off (python -O), and money code relies on them\n")
@@ -135,7 +135,7 @@ def _parser(service: ServiceDefinition) -> argparse.ArgumentParser:
     for role in ROLES:
         verbs.add_parser(role)
     verbs.add_parser("migrate").add_argument("--phase", choices=("pre", "post"))
-    parked_api.add_verbs(verbs)
+    operator_api.add_verbs(verbs)
     return parser
 
 
@@ -147,7 +147,7 @@ async def _run(service: ServiceDefinition, values: ServiceSettings, arguments: a
             return await _serve(service, values, role)
         case _:
             async with Database.open(values.database_dsn, pool_size_max=2, name=f"defray-{service.name}") as database:
-                return await parked_api.run_verb(database, arguments)
+                return await operator_api.run_verb(database, SystemClock(), arguments)
 
 
 def _refuse_in_production(values: ServiceSettings) -> None:
@@ -226,7 +226,7 @@ async def _wired(
 
 
 async def _work(values: ServiceSettings, role: Role, wiring: Wiring, internal: Internal, stop: asyncio.Event) -> int:
-    parked_api.add_routes(wiring.internal, wiring.database, wiring.clock)
+    operator_api.add_routes(wiring.internal, wiring.database, wiring.clock)
     internal.checks = {check.name: check.ask for check in _checks(wiring, role)}
     internal.app = wiring.internal.app()
     parts = list(_parts(wiring, role))
