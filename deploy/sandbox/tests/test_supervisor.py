@@ -82,6 +82,12 @@ async def test_a_wrong_configuration_is_told_at_once_and_not_tried_again(supervi
     assert supervisor.restarts("one") == 0
 
 
+async def test_what_never_gets_ready_is_given_up_with_its_last_lines_only(supervisor: Supervisor) -> None:
+    with pytest.raises(StackError, match="ended 5 times before it was ready") as caught:
+        await supervisor.start([_spec("one", "print('no luck'); raise SystemExit(1)")])
+    assert caught.value.what.count("no luck") == 1
+
+
 async def test_it_stops_everything_it_started_and_nothing_else(tmp_path: Path) -> None:
     with subprocess.Popen(["/bin/sleep", "60"]) as stranger:
         async with Supervisor(folder=tmp_path / "run", log_folder=tmp_path / "log", tell=print) as supervisor:

@@ -41,8 +41,12 @@ def read_settings() -> SandboxSettings:
 
 def inherited_environment() -> dict[str, str]:
     """Return the few variables that every child process may inherit; nothing else leaks into a service."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "PYTHONPATH")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE")
+    found = {name: os.environ[name] for name in kept if name in os.environ}
+    if sources := os.environ.get("PYTHONPATH"):
+        # Children run in another folder, where a relative path would mean something else.
+        found["PYTHONPATH"] = os.pathsep.join(str(Path(source).resolve()) for source in sources.split(os.pathsep))
+    return found
 
 
 def _path(text: str | None) -> Path | None:

@@ -11,12 +11,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from defray_kernel import topics
+from defray_kernel.errors import StartRefused, Unavailable
+from defray_kernel.kafka import Kafka
 from defray_sandbox.settings import inherited_environment
 from defray_sandbox.simulators.process import APPID, MCHID
 from defray_sandbox.stack.credentials import Credentials, make_credentials, write_private
 from defray_sandbox.stack.environment import Addresses, Ports, Site
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.kafka import KafkaBroker
+from defray_sandbox.stack.paths import CHECKOUT
 from defray_sandbox.stack.postgres import PostgresServer
 from defray_sandbox.stack.processes import FileLock, free_port
 from defray_sandbox.stack.provision import SERVICES, ProvisionedDatabase, provision, stored_passwords
@@ -91,8 +95,8 @@ async def local_stack(options: Options, tell: Tell) -> AsyncIterator[LocalStack]
             credentials=credentials,
             clock_file=options.folder / CLOCK_FILE,
         )
-        await asyncio.gather(*(_migrate(site, service) for service in options.services))
-        step("database migrated")
+        await asyncio.gather(_make_topics(site), *(_migrate(site, service) for service in options.services))
+        step("topics made and database migrated")
         supervisor = await stack.enter_async_context(
             Supervisor(folder=options.folder / "run", log_folder=options.logs, tell=tell)
         )
@@ -172,6 +176,15 @@ def _addresses(kafka: str) -> Addresses:
         return Ports(public=port(), internal=port())
 
     return Addresses(kafka=kafka, services={name: ports() for name in SERVICES}, channel=ports(), shop=ports())
+
+
+async def _make_topics(site: Site) -> None:
+    wanted = topics.load(CHECKOUT / "deploy" / "topics.yaml")
+    try:
+        await topics.create(Kafka(bootstrap=site.addresses.kafka), wanted.values())
+    except (Unavailable, StartRefused) as error:
+        message = f"the topics could not be made: {error}"
+        raise StackError(message, f"is a Kafka running at {site.addresses.kafka}?") from error
 
 
 async def _migrate(site: Site, service: str) -> None:

@@ -17,6 +17,7 @@ NOBODY = 65534
 """The uid and gid servers get when root starts them: PostgreSQL refuses to run as root."""
 
 _POLL_S = 0.02
+_TAIL_BYTES_MAX = 64 * 1024
 
 
 def free_port() -> int:
@@ -115,6 +116,7 @@ class OwnedProcess:
         self._mark = mark
         self._child: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
+        self._log_start = 0
 
     @property
     def pid(self) -> int:
@@ -128,6 +130,7 @@ class OwnedProcess:
         """Start `argv` in a session of its own (a Ctrl-C at the terminal reaches us, who stop it in order)."""
         identity: dict[str, object] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_nobody else {}
         with self.log.open("ab") as output:
+            self._log_start = output.tell()
             self._child = subprocess.Popen(  # type: ignore[call-overload]
                 argv,
                 env=dict(env),
@@ -213,8 +216,15 @@ class OwnedProcess:
         self._mark.unlink(missing_ok=True)
 
     def last_lines(self, count: int = 20) -> str:
-        """Return the last `count` lines of its log."""
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        """Return the last `count` lines that it wrote since it was last started."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            # A log emptied since is shorter than where this run began in it.
+            begin = self._log_start if self._log_start <= end else 0
+            log.seek(max(begin, end - _TAIL_BYTES_MAX))
+            text = log.read().decode(errors="replace")
         return "\n".join(text.splitlines()[-count:])
 
 

@@ -21,6 +21,7 @@ _BACKOFF_MAX_S = 30.0
 _STEADY_AFTER_S = 30.0
 _LOG_BYTES_MAX = 50_000_000
 _LAST_LINES = 20
+_STARTS_MAX = 4
 _HOPELESS = {64: "usage", 78: "configuration"}
 """Exit codes (sysexits.h) after which another start would end the same way."""
 
@@ -44,6 +45,7 @@ class _Watched:
     backoff_s: float = _BACKOFF_FIRST_S
     hopeless: str | None = None
     restarts: int = 0
+    was_ready: bool = False
 
 
 class Supervisor:
@@ -104,6 +106,7 @@ class Supervisor:
             try:
                 async with self._session.get(watched.spec.ready_url) as response:
                     if response.status == 200:
+                        watched.was_ready = True
                         return
                     answer = (await response.text())[:500]
             except (aiohttp.ClientError, TimeoutError):
@@ -177,6 +180,9 @@ class Supervisor:
         if code in _HOPELESS:
             watched.hopeless = f"{name} ended with exit code {code} ({_HOPELESS[code]})"
             self._tell(f"{watched.hopeless} and is not restarted; its last lines:\n{lines}")
+            return
+        if not watched.was_ready and watched.restarts >= _STARTS_MAX:
+            watched.hopeless = f"{name} ended {watched.restarts + 1} times before it was ready"
             return
         ended = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
         self._tell(f"{name} ended {ended}; started again in {watched.backoff_s:.1f} s; its last lines:\n{lines}")
