@@ -8,8 +8,8 @@ SELECT ensure_daily_partitions($1, (clock_timestamp() AT TIME ZONE 'UTC')::date 
 SELECT drop_daily_partitions($1, (clock_timestamp() AT TIME ZONE 'UTC')::date - $2::integer)
 
 -- name: strays
-SELECT (SELECT count(*) FROM (SELECT FROM event_log_default LIMIT 1000) AS some)
-     + (SELECT count(*) FROM (SELECT FROM inbox_default LIMIT 1000) AS some)
+SELECT (SELECT count(*) FROM (SELECT FROM event_log_default LIMIT 1000) AS few)
+     + (SELECT count(*) FROM (SELECT FROM inbox_default LIMIT 1000) AS few)
 
 -- name: republish
 WITH page AS (

@@ -26,4 +26,4 @@ ON CONFLICT DO NOTHING
 RETURNING event_id
 
 -- name: stray_ids
-SELECT count(*) FROM (SELECT FROM inbox_default LIMIT 1000) AS some
+SELECT count(*) FROM (SELECT FROM inbox_default LIMIT 1000) AS few

@@ -16,11 +16,11 @@ FROM unnest($2::bytea[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], 
 ORDER BY e.position
 
 -- name: events_of_consumer
-SELECT count(*) FROM (SELECT FROM parked_event WHERE consumer = $1 LIMIT $2) AS some
+SELECT count(*) FROM (SELECT FROM parked_event WHERE consumer = $1 LIMIT $2) AS few
 
 -- name: fullest_key
 SELECT coalesce(max(n), 0) FROM (
-  SELECT (SELECT count(*) FROM (SELECT FROM parked_event AS e WHERE e.consumer = $1 AND e.part_key = k.part_key LIMIT $3) AS some) AS n
+  SELECT (SELECT count(*) FROM (SELECT FROM parked_event AS e WHERE e.consumer = $1 AND e.part_key = k.part_key LIMIT $3) AS few) AS n
   FROM unnest($2::bytea[]) AS k (part_key)) AS counted
 
 -- name: claim_due
@@ -54,7 +54,7 @@ UPDATE parked_key SET next_attempt_at = clock_timestamp(), attempts = 0 WHERE co
 
 -- name: list_keys
 SELECT k.consumer, k.part_key, k.parked_at, k.attempts, k.next_attempt_at, k.waiting, k.error_class, k.error,
-  (SELECT count(*) FROM (SELECT FROM parked_event AS e WHERE e.consumer = k.consumer AND e.part_key = k.part_key LIMIT 10001) AS some) AS events
+  (SELECT count(*) FROM (SELECT FROM parked_event AS e WHERE e.consumer = k.consumer AND e.part_key = k.part_key LIMIT 10001) AS few) AS events
 FROM parked_key AS k WHERE $1::text IS NULL OR k.consumer = $1
 ORDER BY k.parked_at, k.part_key LIMIT $2
 

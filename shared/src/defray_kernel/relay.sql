@@ -42,4 +42,4 @@ FROM sent WHERE NOT republished
 
 -- name: backlog
 SELECT count(*) AS unsent, greatest(0, extract(epoch FROM clock_timestamp() - min(occurred_at)))::double precision AS oldest_s
-FROM (SELECT occurred_at FROM outbox LIMIT 100000) AS some
+FROM (SELECT occurred_at FROM outbox LIMIT 100000) AS few
