@@ -1,1 +1,3 @@
 """Defray order service."""
+
+__version__ = "0.1.0"

@@ -13,7 +13,6 @@ from defray_kernel.money import Money
 from defray_order.domain.payment import OrderPayment
 from defray_order.store import order_payments
 
-
 P = TypeVar("P", bound=PaymentStateV1)
 
 

@@ -1,0 +1,37 @@
+"""What the order service listens to: one line per event (beside merchants, which the kernel projects)."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from defray_kernel.consumer import Subscription
+from defray_kernel.contracts import payment_v1
+from defray_kernel.contracts.envelope import Event
+from defray_kernel.db import WriteTx
+from defray_kernel.ids import OrderId, parse
+from defray_order.commands import end_order, mark_order_paid, project_payment
+from defray_order.store import orders
+
+SUBSCRIPTIONS: Final = (
+    Subscription(payment_v1.PaymentCreated, project_payment.handle),
+    Subscription(payment_v1.PaymentPending, project_payment.handle),
+    Subscription(payment_v1.PaymentSucceeded, mark_order_paid.handle),
+    Subscription(payment_v1.PaymentFailed, project_payment.handle),
+    Subscription(payment_v1.PaymentClosed, project_payment.handle),
+    Subscription(payment_v1.PaymentPaidLate, project_payment.handle),
+    Subscription(payment_v1.PaymentDuplicate, project_payment.handle),
+    Subscription(payment_v1.PayableClosed, end_order.handle),
+)
+
+
+async def lock_orders(events: Sequence[Event[Any]], tx: WriteTx) -> None:
+    """Lock the orders of a whole batch before its first round, in one order."""
+    await orders.lock(tx, sorted({OrderId(parse("ord", event.key)) for event in events if _is_order(event.key)}))
+
+
+def _is_order(key: str) -> bool:
+    # A key that is none is poison for its own handler, not for the whole batch.
+    try:
+        parse("ord", key)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""Builds the order service's object graph; the only place that picks implementations."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from defray_kernel import event_log, idempotency, merchants, migrate, topics
+from defray_kernel.clock import Clock, SandboxClock, SystemClock
+from defray_kernel.consumer import Consumer
+from defray_kernel.contracts import merchant_v1, payment_v1
+from defray_kernel.db import Database
+from defray_kernel.group_commit import GroupCommit
+from defray_kernel.http import Edge
+from defray_kernel.kafka import Kafka
+from defray_kernel.merchants import MerchantDirectory
+from defray_kernel.operators import OperatorTokens
+from defray_kernel.problems import registry
+from defray_kernel.relay import Relay
+from defray_kernel.roles import Task, Wiring
+from defray_kernel.wakeup import Wakeup
+from defray_order import __version__
+from defray_order.commands import place_order
+from defray_order.commands.place_order import Outcome, PlaceOrder
+from defray_order.entrypoints.consumers import SUBSCRIPTIONS, lock_orders
+from defray_order.entrypoints.http import PROBLEMS, OrdersApi
+from defray_order.entrypoints.operators import CasesApi
+from defray_order.entrypoints.payment_token import PaymentTokens
+from defray_order.settings import Settings
+
+MIGRATIONS: Final = (
+    migrate.KERNEL_MIGRATIONS,
+    migrate.MERCHANT_MIGRATIONS,
+    Path(__file__).parents[2] / "migrations",
+)
+
+
+@asynccontextmanager
+async def wire(settings: Settings) -> AsyncIterator[Wiring]:
+    """The whole graph. Raises Unavailable while Kafka is away, StartRefused when its topics are not as stated."""
+    clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
+    tokens = PaymentTokens.from_file(settings.token_private_key_file, settings.token_key_id)
+    operators = OperatorTokens.from_file(settings.operator_jwks_file, issuer=settings.operator_issuer)
+    kafka = Kafka.from_settings(settings)
+    await _topics(settings, kafka)
+    async with Database.open(
+        settings.database_dsn, pool_size_max=settings.database_pool_max, name="defray-order"
+    ) as database:
+        wakeup = Wakeup(database)
+        committing = placing(database, clock, wakeup.poke)
+        directory = MerchantDirectory(
+            merchants.projected(database), clock, caught_up=merchants.caught_up(database, kafka)
+        )
+        yield Wiring(
+            database=database,
+            clock=clock,
+            public=public(OrdersApi(database, committing, tokens), directory),
+            internal=internal(CasesApi(database, clock), operators),
+            group_commits=(committing,),
+            directory=directory,
+            consumers=(
+                _payments(settings, database, kafka, clock, wakeup.poke),
+                merchants.consumer("order", database, kafka, clock),
+            ),
+            relay=Relay(database, kafka, lanes=settings.relay_lanes),
+            timers=(idempotency.purge_timer(clock), event_log.partition_timer(database)),
+            tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
+        )
+
+
+def placing(
+    database: Database, clock: Clock, after_commit: Callable[[], None] | None
+) -> GroupCommit[PlaceOrder, Outcome]:
+    """The group commit of new orders; both their keys find a first result again, so that a lost COMMIT is repeated."""
+    return GroupCommit(
+        "place_order",
+        database,
+        place_order.handle,
+        clock,
+        keys=place_order.serial_keys,
+        natural_key=True,
+        after_commit=after_commit,
+    )
+
+
+def public(api: OrdersApi, directory: MerchantDirectory | None) -> Edge:
+    """The merchants' port."""
+    edge = Edge(title="Defray order service", version=__version__, problems=registry(*PROBLEMS), merchants=directory)
+    api.declare(edge)
+    return edge
+
+
+def internal(api: CasesApi, operators: OperatorTokens | None) -> Edge:
+    """The operators' port."""
+    edge = Edge(title="Defray order service, operators", version=__version__, problems=registry(), operators=operators)
+    api.declare(edge)
+    return edge
+
+
+def openapi() -> dict[str, Any]:
+    """The document of the merchants' port, made without running anything: only declarations are read."""
+    return public(object.__new__(OrdersApi), None).openapi()
+
+
+def internal_openapi() -> dict[str, Any]:
+    """The same of the operators' port."""
+    return internal(object.__new__(CasesApi), None).openapi()
+
+
+async def _topics(settings: Settings, kafka: Kafka) -> None:
+    stated = topics.load(settings.topics_file)
+    replication = 1 if settings.profile == "sandbox" else 3
+    await topics.create(kafka, [t for t in stated.values() if t.owner == "order"], replication=replication)
+    read = (payment_v1.TOPIC, merchant_v1.TOPIC)
+    await topics.check(kafka, [t for t in stated.values() if t.owner == "order" or t.name in read])
+
+
+def _payments(
+    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
+) -> Consumer:
+    return Consumer(
+        "payments",
+        "order.payments",
+        [payment_v1.TOPIC],
+        SUBSCRIPTIONS,
+        database,
+        kafka,
+        clock,
+        lock=lock_orders,
+        after_commit=after_commit,
+        lanes=settings.relay_lanes,
+        version=__version__,
+    )

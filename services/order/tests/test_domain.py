@@ -1,0 +1,144 @@
+"""Every (state, report) pair has one defined answer; identity and amounts come before repeats and legality."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from defray_kernel.ids import MerchantId, PaymentId, uuid7
+from defray_kernel.money import Money
+from defray_order import announce
+from defray_order.domain import totals
+from defray_order.domain.order import (
+    HOLDS_MONEY,
+    Decision,
+    Moved,
+    OrderItem,
+    OrderState,
+    Refusal,
+    Refused,
+    Repeated,
+    Report,
+    Reported,
+    decide,
+)
+
+from .given import MERCHANT, NOW, PAYMENT, order
+
+PAID, FULFILLED = OrderState.PAID, OrderState.FULFILLED
+SUCCEEDED, CANCELLED, EXPIRED = Report.PAYMENT_SUCCEEDED, Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED
+
+# Rows are states, columns the four reports: a state name = moves there, "=" = repeated, else the refusal.
+TABLE = """
+                    nothing_due      payment_succeeded  payable_cancelled  payable_expired
+PLACED              PAID             PAID               not_closing        not_closing
+CLOSING             not_closing      PAID               CANCELLED          EXPIRED
+PAID                paid_by_another  =                  already_paid       already_paid
+FULFILLED           paid_by_another  =                  already_paid       already_paid
+PARTIALLY_REFUNDED  paid_by_another  =                  already_paid       already_paid
+REFUNDED            paid_by_another  =                  already_paid       already_paid
+CANCELLED           already_ended    already_ended      =                  already_ended
+EXPIRED             already_ended    already_ended      already_ended      =
+"""
+
+
+def reported(report: Report) -> Reported:
+    ends = {CANCELLED: "customer", EXPIRED: "expired"}
+    return Reported(
+        report=report,
+        merchant_id=MERCHANT,
+        at=NOW,
+        money=Money(minor=300, currency="CNY") if report is SUCCEEDED else None,
+        payment_id=PAYMENT if report is SUCCEEDED else None,
+        reason=ends.get(report),  # type: ignore[arg-type]
+    )
+
+
+def _expected() -> dict[tuple[OrderState, Report], str]:
+    head, *rows = [line.split() for line in TABLE.strip().splitlines()]
+    return {
+        (OrderState(state), Report(report)): answer
+        for state, *answers in rows
+        for report, answer in zip(head, answers, strict=True)
+    }
+
+
+def _told(decision: Decision) -> str:
+    match decision:
+        case Moved(order=moved):
+            return moved.state
+        case Repeated():
+            return "="
+        case Refused(reason=reason):
+            return reason
+
+
+@pytest.mark.parametrize(("state", "report"), list(itertools.product(OrderState, Report)))
+def test_every_pair_has_one_defined_answer(state: OrderState, report: Report) -> None:
+    assert _told(decide(order(state), reported(report))) == _expected()[state, report]
+
+
+@pytest.mark.parametrize(("state", "report"), list(itertools.product(OrderState, Report)))
+def test_a_move_counts_once_and_keeps_what_the_order_is(state: OrderState, report: Report) -> None:
+    before = order(state)
+    match decide(before, reported(report)):
+        case Moved(order=after):
+            assert after.version == before.version + 1
+            assert (after.paid_at is not None) == (after.state in HOLDS_MONEY)
+            kept = ("order_id", "merchant_id", "total", "items", "correlation_id", "expires_at", "event_seq")
+            assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
+        case other:
+            assert isinstance(other, (Repeated, Refused))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"merchant_id": MerchantId(uuid7()), "money": Money(minor=1, currency="USD")}, Refusal.MERCHANT_MISMATCH),
+        ({"money": Money(minor=300, currency="USD")}, Refusal.CURRENCY_MISMATCH),
+        ({"money": Money(minor=299, currency="CNY")}, Refusal.AMOUNT_MISMATCH),
+    ],
+)
+@pytest.mark.parametrize("state", OrderState)
+def test_identity_and_amount_come_first(state: OrderState, change: dict[str, object], reason: Refusal) -> None:
+    claim = dataclasses.replace(reported(SUCCEEDED), **change)  # type: ignore[arg-type]
+    assert decide(order(state), claim) == Refused(reason=reason)
+
+
+@pytest.mark.parametrize("state", sorted(HOLDS_MONEY))
+def test_a_second_payment_is_no_repeat(state: OrderState) -> None:
+    claim = dataclasses.replace(reported(SUCCEEDED), payment_id=PaymentId(uuid7()))
+    assert decide(order(state), claim) == Refused(reason=Refusal.PAID_BY_ANOTHER)
+
+
+@pytest.mark.parametrize(
+    ("total", "field"),
+    [(300, None), (299, "amount_minor"), (301, "amount_minor")],
+)
+def test_lines_add_up_to_the_minor_unit(total: int, field: str | None) -> None:
+    assert totals.mismatch(order(PAID).items, total) == field
+
+
+def test_a_discount_above_its_line_is_named() -> None:
+    line = OrderItem(sku="a", title="A", quantity=1, unit_amount_minor=5, discount_minor=6)
+    assert totals.mismatch([*order(PAID).items, line], 299) == "items[1].discount_minor"
+
+
+TOLD = {
+    "PLACED": "order.placed.v1",
+    "CLOSING": "order.closing.v1",
+    "PAID": "order.paid.v1",
+    "FULFILLED": None,
+    "PARTIALLY_REFUNDED": None,
+    "REFUNDED": None,
+    "CANCELLED": "order.cancelled.v1",
+    "EXPIRED": "order.expired.v1",
+}
+
+
+@pytest.mark.parametrize("state", OrderState)
+def test_every_state_has_its_line_in_announce(state: OrderState) -> None:
+    data = announce.for_state(order(state))
+    assert (None if data is None else data.TYPE) == TOLD[state]
+    if data is not None:
+        assert (data.status, data.amount_minor, data.items[0].amount_minor) == (state, 300, 300)

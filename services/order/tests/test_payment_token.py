@@ -1,0 +1,63 @@
+"""A payment token carries one order's facts, is the same text at every replay, and verifies with the published key."""
+
+import datetime as dt
+
+import jwt
+import msgspec
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from defray_kernel.errors import ConfigInvalid
+from defray_order import announce
+from defray_order.domain.order import OrderState
+from defray_order.entrypoints.payment_token import PaymentTokens
+
+from .given import order
+
+
+def tokens(key_id: str = "k1") -> PaymentTokens:
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return PaymentTokens(pem, key_id)
+
+
+def test_the_published_key_verifies_the_token_and_its_claims_are_the_orders() -> None:
+    shown = announce.shown(order(OrderState.PLACED), ())
+    token = tokens().sign(shown)
+    key = jwt.PyJWK(tokens().key_set()["keys"][0])  # type: ignore[index]
+    assert jwt.get_unverified_header(token) == {"alg": "EdDSA", "typ": "JWT", "kid": "k1"}
+    claims = jwt.decode(token, key, algorithms=["EdDSA"], audience="defray-payment", issuer="defray-order")
+    made_at = claims.pop("iat")
+    assert abs(made_at - dt.datetime.now(dt.UTC).timestamp()) < 60
+    assert claims == {
+        "iss": "defray-order",
+        "aud": "defray-payment",
+        "sub": shown.order_id,
+        "mid": shown.merchant_id,
+        "amt": 300,
+        "cur": "CNY",
+        "oxp": "2026-03-01T14:00:00.000000Z",
+        "exp": made_at + 2 * 3600 + 24 * 3600,
+        "cid": "c" * 32,
+    }
+
+
+def test_the_token_of_a_stored_answer_is_the_same_text() -> None:
+    shown = announce.shown(order(OrderState.PLACED), ())
+    stored = msgspec.json.decode(msgspec.json.encode(shown), type=announce.OrderShown)
+    assert tokens().sign(stored) == tokens().sign(shown)
+
+
+def test_the_answer_is_stored_without_a_token() -> None:
+    assert b"payment_token" not in msgspec.json.encode(announce.shown(order(OrderState.PLACED), ()))
+
+
+def test_the_key_set_holds_nothing_private() -> None:
+    (key,) = tokens().key_set()["keys"]  # type: ignore[misc]
+    assert set(key) == {"kty", "crv", "x", "kid", "use", "alg"}
+
+
+def test_another_kind_of_key_is_refused() -> None:
+    with pytest.raises(ConfigInvalid):
+        PaymentTokens(b"-----BEGIN NOTHING-----", "k1")
