@@ -70,29 +70,32 @@ async def create(kafka: Kafka, topics: Iterable[Topic], *, replication: int = 1)
 
 
 async def check(kafka: Kafka, topics: Iterable[Topic]) -> None:
-    """Refuse to start without a topic or with another number of partitions. Raises StartRefused naming them all.
+    """Wait for topics that their owners have not created yet, refuse those with another number of partitions.
 
-    A key's partition follows from the count, so a changed count breaks the order of every key that moved.
+    Raises Unavailable (services start in any order) or StartRefused, naming them all: a key's partition follows from
+    the count, so a changed count breaks the order of every key that moved.
     """
     admin = await kafka.admin()
     try:
-        wrong = await _differences(admin, {topic.name: topic for topic in topics})
+        missing, wrong = await _differences(admin, {topic.name: topic for topic in topics})
     finally:
         await kafka_clients.stop(admin)
     if wrong:
         raise StartRefused("topics: " + "; ".join(wrong))
+    if missing:
+        raise Unavailable("topics not there yet: " + ", ".join(missing))
 
 
-async def _differences(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> list[str]:
-    wrong = []
+async def _differences(admin: AIOKafkaAdminClient, wanted: dict[str, Topic]) -> tuple[list[str], list[str]]:
+    missing, wrong = [], []
     described = {row["topic"]: row for row in await admin.describe_topics(list(wanted))}
     for name, topic in wanted.items():
         row = described.get(name)
         if row is None or row["error_code"] != 0:
-            wrong.append(f"{name} is missing")
+            missing.append(name)
         elif len(row["partitions"]) != topic.partitions:
             wrong.append(f"{name} has {len(row['partitions'])} partitions instead of {topic.partitions}")
-    return wrong
+    return missing, wrong
 
 
 async def cluster_id(kafka: Kafka) -> str:
