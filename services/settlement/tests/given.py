@@ -1,0 +1,45 @@
+"""What tests begin with: payment events as the payment service announces them."""
+
+import datetime as dt
+from typing import Any, TypeVar
+
+from defray_kernel.contracts.envelope import Event
+from defray_kernel.contracts.payment_v1 import PaymentStateV1
+from defray_kernel.ids import show, uuid7
+from defray_settlement.domain.merchant import Merchant
+
+P = TypeVar("P", bound=PaymentStateV1)
+PAID_AT = dt.datetime(2026, 3, 1, 16, 30, tzinfo=dt.UTC)
+
+
+def paid(kind: type[P], merchant: Merchant, *, sequence: int = 3, **changes: object) -> Event[P]:
+    """An event of a payment of 199.00 CNY by WeChat."""
+    order_id = show("ord", uuid7())
+    payment_id = show("pay", uuid7())
+    fields: dict[str, Any] = {
+        "payment_id": payment_id,
+        "order_id": order_id,
+        "merchant_id": show("mer", merchant.merchant_id),
+        "status": "SUCCEEDED",
+        "amount_minor": 19_900,
+        "currency": "CNY",
+        "channel": "wechat",
+        "product": "native",
+        "attempt_no": "A1",
+        "created_at": PAID_AT,
+        "expires_at": PAID_AT,
+        "paid_minor": 19_900,
+        "paid_at": PAID_AT,
+    } | changes
+    return Event(
+        id=uuid7(),
+        source="/payment",
+        subject=fields["payment_id"],
+        key=fields["order_id"],
+        sequence=sequence,
+        time=PAID_AT,
+        correlation_id=f"corr-{fields['payment_id']}",
+        causation_id=None,
+        traceparent=None,
+        data=kind(**fields),
+    )
