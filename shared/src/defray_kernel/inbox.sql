@@ -24,6 +24,3 @@ RETURNING o.topic, o.part
 INSERT INTO inbox (consumer, event_id) SELECT $1, id FROM unnest($2::uuid[]) AS id
 ON CONFLICT DO NOTHING
 RETURNING event_id
-
--- name: stray_ids
-SELECT count(*) FROM (SELECT FROM inbox_default LIMIT 1000) AS few

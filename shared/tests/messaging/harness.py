@@ -139,15 +139,13 @@ async def prepare(owner_dsn: str, runtime_role: str) -> None:
 
 async def read_topic(kafka: Kafka, topic: str) -> list[tuple[str, int]]:
     """Everything in a topic as (subject, sequence), partition by partition in log order."""
-    reader = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    reader = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
     await reader.start()
     try:
-        await reader.topics()
-        partitions = [TopicPartition(topic, part) for part in sorted(reader.partitions_for_topic(topic) or ())]
-        reader.assign(partitions)
+        partitions = sorted(reader.assignment())
         ends = await reader.end_offsets(partitions)
         by_partition: dict[TopicPartition, list[tuple[str, int]]] = {tp: [] for tp in partitions}
-        while any(await reader.position(tp) < ends[tp] for tp in partitions):
+        while [tp for tp in partitions if await reader.position(tp) < ends[tp]]:
             for tp, records in (await reader.getmany(timeout_ms=500, max_records=5_000)).items():
                 headers = [dict(record.headers) for record in records]
                 by_partition[tp] += [(h["ce_subject"].decode(), int(h["ce_sequence"])) for h in headers]

@@ -36,7 +36,8 @@ async def test_sixteen_writers_and_two_relays_lose_and_misorder_nothing(
         until = time.monotonic() + for_s
         try:
             while time.monotonic() < until:
-                committed += await harness.write_once(connection, topic, KEYS, rng)
+                events = await harness.write_once(connection, topic, KEYS, rng)
+                committed += events
                 wakeup.poke()
         finally:
             await connection.close()

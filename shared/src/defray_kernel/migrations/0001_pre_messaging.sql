@@ -162,7 +162,7 @@ $$;
 
 REVOKE ALL ON FUNCTION ensure_daily_partitions(text, date, integer), drop_daily_partitions(text, date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ensure_daily_partitions(text, date, integer), drop_daily_partitions(text, date) TO __RUNTIME__;
-GRANT SELECT ON kernel_setting, daily_table TO __RUNTIME__;
+GRANT SELECT ON kernel_setting, daily_table, event_log_default, inbox_default TO __RUNTIME__;
 GRANT SELECT, INSERT, DELETE ON outbox, parked_event TO __RUNTIME__;
 GRANT SELECT, INSERT ON event_log, inbox TO __RUNTIME__;
 GRANT SELECT, INSERT, UPDATE ON consumer_offset TO __RUNTIME__;

@@ -1,0 +1,131 @@
+"""Everything that may die, dies: relays and consumers by kill -9, a consumer frozen and thawed, keys poisoned and cured."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from pathlib import Path
+
+from defray_kernel.db import Database
+from defray_kernel.kafka import Kafka
+from defray_kernel.testing.eventually import eventually
+from defray_kernel.wakeup import Wakeup
+from shared.tests.messaging import harness
+from shared.tests.messaging.conftest import Running, Schema
+from shared.tests.messaging.processes import Worker
+
+KEYS = [f"key-{n:03}" for n in range(200)]
+POISONED = {"key-007": "poison", "key-042": "bug", "key-099": "later", "key-150": "poison"}
+
+
+async def test_soak_with_kills_freezes_and_poison(
+    database: Database, schema: Schema, kafka: Kafka, topic: str, running: Running, tmp_path: Path, *, long_form: bool
+) -> None:
+    """0 lost, 0 applied twice, 0 out of order per key; after the cure nothing is left parked."""
+    for_s = 240.0 if long_form else 30.0
+    relays = [Worker("relay", schema.dsn, kafka.bootstrap, log=tmp_path / f"relay-{n}.log") for n in range(2)]
+    readers = [Worker("reader", schema.dsn, kafka.bootstrap, topic, log=tmp_path / f"reader-{n}.log") for n in range(2)]
+    workers = [*relays, *readers]
+    for worker in workers:
+        worker.start()
+    wakeup = Wakeup(database)
+    started = time.monotonic()
+    committed = 0
+
+    async def write(seed: int) -> None:
+        nonlocal committed
+        rng = random.Random(seed)
+        connection = await database.connect()
+        try:
+            while time.monotonic() - started < for_s:
+                events = await harness.write_once(connection, topic, KEYS, rng)
+                committed += events
+                wakeup.poke()
+                await asyncio.sleep(0.02)
+        finally:
+            await connection.close()
+
+    try:
+        async with running(wakeup.run), asyncio.TaskGroup() as tasks:
+            for seed in range(4):
+                tasks.create_task(write(seed))
+            tasks.create_task(_poison_and_cure(database, for_s))
+            tasks.create_task(_harass(relays, readers, for_s))
+        for worker in workers:
+            worker.revive()
+        await _drained(database)
+    except BaseException:
+        for worker in workers:
+            print(worker.last_lines())
+        raise
+    finally:
+        for worker in workers:
+            worker.end()
+    kills = {
+        code: sum(worker.deaths.count(code) for worker in workers) for code in {c for w in workers for c in w.deaths}
+    }
+    print(f"soak: {committed} events in {for_s:.0f} s, deaths by exit code {kills}")
+    assert kills.get(-signal.SIGKILL, 0) >= for_s / 4
+    assert set(kills) <= {-signal.SIGKILL}, [worker.last_lines() for worker in workers]
+    async with database.read() as connection:
+        assert await connection.fetch("SELECT * FROM wrong") == []
+        assert await connection.fetchval("SELECT sum(event_seq) FROM thing") == committed
+        differences = await connection.fetch(
+            "SELECT t.key, t.event_seq, s.last_seq, s.applied FROM thing t LEFT JOIN seen s ON s.subject = t.key"
+            " WHERE (t.event_seq, t.event_seq) IS DISTINCT FROM (s.last_seq, s.applied)"
+        )
+        assert differences == []
+        sent = "SELECT count(*) FROM event_log WHERE topic = $1"
+        assert await connection.fetchval(sent, topic) == committed
+        assert await connection.fetchval("SELECT count(*) FROM parked_event") == 0
+
+
+async def _poison_and_cure(database: Database, for_s: float) -> None:
+    await asyncio.sleep(for_s * 0.15)
+    for subject, kind in POISONED.items():
+        async with database.transaction() as tx:
+            await tx.execute("INSERT INTO poison VALUES ($1, $2)", subject, kind)
+        await asyncio.sleep(for_s * 0.08)
+    async with database.read() as connection:
+        parked = await connection.fetchval("SELECT count(*) FROM parked_key")
+    print(f"soak: {parked} keys parked")
+    assert parked >= 2
+    await asyncio.sleep(for_s * 0.1)
+    async with database.transaction() as tx:
+        await tx.execute("DELETE FROM poison")
+
+
+async def _harass(relays: list[Worker], readers: list[Worker], for_s: float) -> None:
+    """Every second or so somebody dies; once or twice a reader is frozen for longer than its session."""
+    rng = random.Random(5)
+    began = time.monotonic()
+    freeze_at = [for_s * 0.3, for_s * 0.65]
+    while (now := time.monotonic() - began) < for_s:
+        if freeze_at and now > freeze_at[0]:
+            freeze_at.pop(0)
+            victim = rng.choice(readers)
+            victim.signal(signal.SIGSTOP)
+            await asyncio.sleep(4.0)
+            victim.signal(signal.SIGCONT)
+        rng.choice(relays if rng.random() < 0.7 else readers).kill()
+        await asyncio.sleep(rng.uniform(0.5, 1.5))
+        for worker in (*relays, *readers):
+            worker.revive()
+
+
+async def _drained(database: Database) -> None:
+    async def nothing_left() -> bool:
+        async with database.read() as connection:
+            left = await connection.fetchrow(
+                "SELECT (SELECT count(*) FROM outbox) AS unsent, (SELECT count(*) FROM parked_key) AS parked,"
+                " (SELECT count(*) FROM thing t LEFT JOIN seen s ON s.subject = t.key"
+                "  WHERE t.event_seq IS DISTINCT FROM s.last_seq) AS behind"
+            )
+            if left is not None and left["parked"]:
+                # Whoever cures a key tells it to try now, as `defray parked retry` does.
+                await connection.execute("UPDATE parked_key SET next_attempt_at = now()")
+            return left is not None and not any(left.values())
+
+    await eventually(nothing_left, within_s=40, every_s=0.3, what="all events applied and no key parked")

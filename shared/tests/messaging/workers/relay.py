@@ -1,0 +1,25 @@
+"""A relay as a process of its own, to be killed: `relay.py DSN KAFKA`. A broken relay leaves with exit code 75."""
+
+import asyncio
+import signal
+import sys
+
+from defray_kernel.db import Database
+from defray_kernel.kafka import Kafka
+from defray_kernel.relay import Relay, RelayBroken
+
+
+async def main(dsn: str, bootstrap: str) -> int:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    async with Database.open(dsn, pool_size_max=2) as database:
+        try:
+            await Relay(database, Kafka(bootstrap=bootstrap)).run(stopping)
+        except RelayBroken as broken:
+            print(f"relay broken: {broken}", file=sys.stderr)
+            return 75
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(*sys.argv[1:3])))
