@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` shows a payment end to end, `make test` proves it. Both need Python 3.11–3.14 only.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test prove bench check e2e lock clean
+.PHONY: help setup demo up test prove bench check e2e contracts lock clean
 
 # The first Python that is new enough; the packages with native code exist for 3.11 to 3.14.
 PYTHON := $(shell for each in $(DEFRAY_PYTHON) python3 python3.11 python3.12 python3.13 python3.14 python \
@@ -42,6 +42,10 @@ check: setup ## format, lint, types, imports, rules: under a minute
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
 	@$(VENV)/python -m pytest -q tests/architecture $(ARGS)
+
+contracts: setup ## write JSON Schemas, AsyncAPI, OpenAPI, the event catalogue and each schema.sql anew
+	@$(VENV)/python -m tests.contracts.generate $(ARGS)
+	@$(VENV)/python -m tests.migrations.schema
 
 lock: ## write all locks anew within the pinned versions (maintainers; ARGS=--upgrade moves what is not pinned)
 	@"$(PYTHON)" deploy/bootstrap.py --lock $(ARGS)

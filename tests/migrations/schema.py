@@ -40,22 +40,21 @@ async def apply(database: ProvisionedDatabase, service: str) -> list[str]:
     )
 
 
-async def schema_text(database: ProvisionedDatabase, service: str) -> str:
-    """The schema in the same words and order on every server; daily partitions, which come and go, are left out."""
-    connection = await asyncpg.connect(database.owner_dsn(service))
+async def schema_text(connection: "asyncpg.Connection[Any]", service: str) -> str:
+    """The schema in the same words and order on every server; daily partitions, which come and go, are left out.
+
+    `connection` is the owner's, whose search path names the schema.
+    """
     role = f"defray_{service}"
-    try:
-        parts = [await _table(connection, table, role) for table in await connection.fetch(Q.tables)]
-        parts += [
-            f"{function['definition'].rstrip()};\n" + (f"-- {role} may call it.\n" if function["callable"] else "")
-            for function in await connection.fetch(Q.functions, role)
-        ]
-        parts += [
-            f"CREATE SEQUENCE {sequence['name']};  -- {role} may {'' if sequence['usable'] else 'not '}use it\n"
-            for sequence in await connection.fetch(Q.sequences, role)
-        ]
-    finally:
-        await connection.close()
+    parts = [await _table(connection, table, role) for table in await connection.fetch(Q.tables)]
+    parts += [
+        f"{function['definition'].rstrip()};\n" + (f"-- {role} may call it.\n" if function["callable"] else "")
+        for function in await connection.fetch(Q.functions, role)
+    ]
+    parts += [
+        f"CREATE SEQUENCE {sequence['name']};  -- {role} may {'' if sequence['usable'] else 'not '}use it\n"
+        for sequence in await connection.fetch(Q.sequences, role)
+    ]
     return "\n".join([_HEAD, *parts]).replace(f"{definition(service).schema}.", "")
 
 
@@ -96,7 +95,9 @@ async def write(folder: Path) -> None:
         database = await provision(server.dsn(), stored_passwords(folder / "passwords.json"))
         for service in SERVICES:
             await apply(database, service)
-            committed(service).write_text(await schema_text(database, service), encoding="utf-8")
+            connection = await asyncpg.connect(database.owner_dsn(service))
+            committed(service).write_text(await schema_text(connection, service), encoding="utf-8")
+            await connection.close()
     finally:
         await asyncio.to_thread(server.stop)
 

@@ -1,18 +1,23 @@
 """Migrations add up to the committed schema, change nothing the second time, and every named query fits the result."""
 
+import asyncio
 import importlib
 import pkgutil
+import secrets
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import asyncpg
 import pytest
 
 import defray_kernel
 from defray_kernel import migrate, sql
-from defray_sandbox.stack.provision import ProvisionedDatabase
+from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, provision, stored_passwords
 from tests.architecture.sources import ROOT
 from tests.migrations import schema
 
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 SERVICES = schema.SERVICES
 APPEND_ONLY = ("event_log", "audit_log", "entry", "posting")
 
@@ -28,6 +33,22 @@ LIMITED_ELSEWHERE = {
 }
 
 
+@pytest.fixture(scope="module")
+def migrated(postgres_server: str, server_folder: Path) -> Iterator[ProvisionedDatabase]:
+    """One database with every service's migrations applied once, as they stand side by side in the sandbox."""
+    passwords = stored_passwords(server_folder / "passwords.json")
+    name = f"test_{secrets.token_hex(6)}"
+
+    async def prepare() -> ProvisionedDatabase:
+        database = await provision(postgres_server, passwords, database=name)
+        for service in SERVICES:
+            assert await schema.apply(database, service) != []
+        return database
+
+    yield asyncio.run(prepare())
+    asyncio.run(drop_database(postgres_server, name))
+
+
 @pytest.fixture(params=SERVICES)
 def service(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -35,74 +56,71 @@ def service(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def migrated(fresh_database: ProvisionedDatabase, service: str) -> ProvisionedDatabase:
-    """A database in which the service's migrations were applied once."""
-    assert await schema.apply(fresh_database, service) != []
-    return fresh_database
-
-
-async def test_a_second_run_changes_nothing(migrated: ProvisionedDatabase, service: str) -> None:
-    before = await schema.schema_text(migrated, service)
-    assert await schema.apply(migrated, service) == []
-    assert await schema.schema_text(migrated, service) == before
-
-
-async def test_migrations_add_up_to_the_committed_schema(migrated: ProvisionedDatabase, service: str) -> None:
-    now = await schema.schema_text(migrated, service)
-    assert schema.committed(service).read_text(encoding="utf-8") == now, "run `make contracts`"
+async def owner(migrated: ProvisionedDatabase, service: str) -> AsyncIterator[Connection]:
+    """The owner's connection, inside a transaction that is rolled back."""
     connection = await asyncpg.connect(migrated.owner_dsn(service))
-    await connection.execute("ALTER TABLE outbox ADD COLUMN stray text")
+    await connection.execute("BEGIN")
+    yield connection
     await connection.close()
-    assert await schema.schema_text(migrated, service) != now
 
 
-async def test_every_named_query_fits_the_schema_and_is_permitted(migrated: ProvisionedDatabase, service: str) -> None:
+@pytest.fixture
+async def runtime(migrated: ProvisionedDatabase, service: str) -> AsyncIterator[Connection]:
+    """The running service's connection."""
     connection = await asyncpg.connect(migrated.dsn(service))
-    try:
-        wrong = {
-            f"{q.path.stem}.{name}": fault
-            for q in queries_of(service)
-            for name, fault in (await faults(connection, q)).items()
-        }
-    finally:
-        await connection.close()
-    assert wrong == {}
+    yield connection
+    await connection.close()
 
 
-async def test_a_query_that_does_not_fit_or_is_not_permitted_is_seen(
-    migrated: ProvisionedDatabase, service: str, tmp_path: Path
-) -> None:
+async def test_a_second_run_changes_nothing(migrated: ProvisionedDatabase, service: str, owner: Connection) -> None:
+    before = await schema.schema_text(owner, service)
+    assert await schema.apply(migrated, service) == []
+    assert await schema.schema_text(owner, service) == before
+
+
+async def test_migrations_add_up_to_the_committed_schema(service: str, owner: Connection) -> None:
+    now = await schema.schema_text(owner, service)
+    assert schema.committed(service).read_text(encoding="utf-8") == now, "run `make contracts`"
+    await owner.execute("ALTER TABLE outbox ADD COLUMN stray text")
+    assert await schema.schema_text(owner, service) != now
+
+
+async def test_every_named_query_fits_the_schema_and_is_permitted(service: str, runtime: Connection) -> None:
+    checked = queries_of(service)
+    found = {
+        f"{queries.path.stem}.{name}": why
+        for queries in checked
+        for name, why in (await faults(runtime, queries)).items()
+    }
+    assert found == {}
+    assert sum(len(queries.by_name) for queries in checked) > 20
+
+
+async def test_a_query_that_does_not_fit_or_is_not_permitted_is_seen(runtime: Connection, tmp_path: Path) -> None:
     path = tmp_path / "strays.sql"
     path.write_text(
-        "-- name: typo\nSELECT no_such_column FROM outbox\n-- name: forbidden\nTRUNCATE event_log\n"
-        "-- name: rewrites_history\nUPDATE event_log SET topic = $1\n-- name: fine\nSELECT count(*) FROM outbox WHERE lane = $1\n",
+        "-- name: typo\nSELECT no_such_column FROM outbox\n-- name: rewrites_history\nUPDATE event_log SET topic = $1\n"
+        "-- name: fine\nSELECT count(*) FROM outbox WHERE lane = $1\n",
         encoding="utf-8",
     )
-    connection = await asyncpg.connect(migrated.dsn(service))
-    found = await faults(connection, sql.Queries(path))
-    await connection.close()
-    assert set(found) == {"typo", "rewrites_history"}
+    assert set(await faults(runtime, sql.Queries(path))) == {"typo", "rewrites_history"}
 
 
-async def test_history_is_append_only_by_grant(migrated: ProvisionedDatabase, service: str) -> None:
-    connection = await asyncpg.connect(migrated.owner_dsn(service))
-    tables = {table["name"]: table["oid"] for table in await connection.fetch(schema.Q.tables)}
+async def test_history_is_append_only_by_grant(service: str, owner: Connection) -> None:
+    tables = {table["name"]: table["oid"] for table in await owner.fetch(schema.Q.tables)}
     history = {name: oid for name, oid in tables.items() if name in APPEND_ONLY or name.endswith("_transition")}
     assert {"event_log", "audit_log"} <= set(history)
     for name, oid in history.items():
-        granted = {row["privilege"] for row in await connection.fetch(schema.Q.grants, oid, f"defray_{service}")}
+        granted = {row["privilege"] for row in await owner.fetch(schema.Q.grants, oid, f"defray_{service}")}
         assert granted <= {"SELECT", "INSERT"}, name
-    await connection.close()
 
 
-async def test_every_text_has_a_limit(migrated: ProvisionedDatabase, service: str) -> None:
-    connection = await asyncpg.connect(migrated.owner_dsn(service))
-    found = [row["name"] for row in await connection.fetch(schema.Q.unlimited_columns)]
-    await connection.execute("CREATE TABLE stray (note text, kept text CHECK (length(kept) < 10))")
-    again = [row["name"] for row in await connection.fetch(schema.Q.unlimited_columns)]
-    await connection.close()
-    assert sorted(set(again) - set(found)) == ["stray.note"]
-    assert set(found) == {f"{table}.{column}" for table, columns in LIMITED_ELSEWHERE.items() for column in columns}
+async def test_every_text_has_a_limit(owner: Connection) -> None:
+    found = {row["name"] for row in await owner.fetch(schema.Q.unlimited_columns)}
+    assert found == {f"{table}.{column}" for table, columns in LIMITED_ELSEWHERE.items() for column in columns}
+    await owner.execute("CREATE TABLE stray (note text, kept text CHECK (length(kept) < 10))")
+    again = {row["name"] for row in await owner.fetch(schema.Q.unlimited_columns)}
+    assert again - found == {"stray.note"}
 
 
 def queries_of(service: str) -> list[sql.Queries]:
@@ -131,7 +149,7 @@ def _kernel_modules() -> list[pkgutil.ModuleInfo]:
     return [module for module in names if not module.name.startswith("defray_kernel.testing")]
 
 
-async def faults(connection: "asyncpg.Connection[asyncpg.Record]", queries: sql.Queries) -> dict[str, str]:
+async def faults(connection: Connection, queries: sql.Queries) -> dict[str, str]:
     """What the server says against each query; planning it as the running role also asks for its rights."""
     found = {}
     # Before 16 there are no generic plans for parameters, so only names and types are checked there.
