@@ -6,10 +6,12 @@ import signal
 
 from defray_kernel.clock import read_offset_s
 from defray_sandbox import sandbox_clock
+from defray_sandbox.doors import Doors
+from defray_sandbox.seed import seed_merchants
 from defray_sandbox.stack import aot
 from defray_sandbox.stack.environment import Site
 from defray_sandbox.stack.errors import StackError
-from defray_sandbox.stack.local import ADDRESS_FILE, LocalStack, Options, local_stack, read_site
+from defray_sandbox.stack.local import LocalStack, Options, local_stack, read_site
 from defray_sandbox.stack.paths import stack_paths
 from defray_sandbox.timeline import Timeline
 
@@ -21,10 +23,11 @@ async def run(timeline: Timeline, *, postgres: str | None, kafka: str | None) ->
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     paths = stack_paths()
     options = Options(folder=paths.stack, logs=paths.log, postgres=postgres, kafka=kafka)
-    starting = asyncio.ensure_future(_serve(options, timeline, stop))
+    is_up = asyncio.Event()
+    starting = asyncio.ensure_future(_serve(options, timeline, is_up, stop))
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done() and not _is_up(options):
+    if not starting.done() and not is_up.is_set():
         starting.cancel()
     try:
         await starting
@@ -35,15 +38,14 @@ async def run(timeline: Timeline, *, postgres: str | None, kafka: str | None) ->
     return 0
 
 
-def _is_up(options: Options) -> bool:
-    return (options.folder / ADDRESS_FILE).exists()
-
-
-async def _serve(options: Options, timeline: Timeline, stop: asyncio.Event) -> None:
+async def _serve(options: Options, timeline: Timeline, is_up: asyncio.Event, stop: asyncio.Event) -> None:
     async with local_stack(options, timeline.tell) as stack:
         if offset_s := read_offset_s(stack.clock_file):
             await sandbox_clock.tell_channel(stack.addresses, offset_s)
+        async with Doors() as doors:
+            await seed_merchants(stack.site, doors)
         timeline.tell("\n".join(addresses_text(stack)))
+        is_up.set()
         aot.ensure_in_background()
         await stop.wait()
         timeline.tell("stopping")
