@@ -179,3 +179,14 @@ def passfile_for(pgpass: Path, database: str) -> Path:
     copy.touch(mode=0o600)
     copy.write_text(pgpass.read_text(encoding="utf-8").replace(":defray:", f":{database}:", 1), encoding="utf-8")
     return copy
+
+
+def test_what_the_images_copy_reaches_the_builder_and_nothing_of_ours_is_secret() -> None:
+    shown = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
+    copied = {
+        line.split()[1]
+        for path in DOCKERFILES
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+    }
+    assert copied == shown

@@ -65,7 +65,7 @@ def test_dockerfile_reads_its_own_folder_the_kernel_and_the_topics(service: str)
     assert {source for source in dockerfile.copies if not source.startswith(f"services/{service}/")} == allowed
     assert dockerfile.entrypoint == f'["python", "-m", "defray_{service}"]'
     shown = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] == "!"}
-    assert {re.sub(r"^services/\w+/", "services/*/", source) for source in dockerfile.copies} <= shown
+    assert set(dockerfile.copies) <= shown
 
 
 @pytest.mark.parametrize("service", SERVICES)
