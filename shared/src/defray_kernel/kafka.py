@@ -112,17 +112,21 @@ class Kafka:
 
     async def end_offsets(self, topic: str) -> dict[int, int]:
         """Where each partition of a topic ends now. Raises Unavailable, also while the topic is not there."""
-        client = await self._started(lambda: AIOKafkaConsumer(**self._common(), enable_auto_commit=False))
+        admin, client = await self.admin(), None
         try:
-            await client.topics()
-            parts = [TopicPartition(topic, part) for part in client.partitions_for_topic(topic) or ()]
-            if not parts:
+            # A consumer without a subscription keeps no partitions of any topic; the admin client asks.
+            (described,) = await admin.describe_topics([topic])
+            parts = [TopicPartition(topic, part["partition"]) for part in described["partitions"]]
+            if described["error_code"] != 0 or not parts:
                 raise Unavailable(f"there is no topic {topic} yet")
+            client = await self._started(lambda: AIOKafkaConsumer(**self._common(), enable_auto_commit=False))
             return {part.partition: end for part, end in (await client.end_offsets(parts)).items()}
         except KafkaError as error:
             raise Unavailable(f"Kafka at {self.bootstrap}: {type(error).__name__}") from error
         finally:
-            await stop(client)
+            for each in (admin, client):
+                if each is not None:
+                    await stop(each)
 
     async def admin(self) -> AIOKafkaAdminClient:
         """A client that creates and describes topics. Raises Unavailable."""
