@@ -1,6 +1,7 @@
 """The supervisor: it restarts what crashes, gives up what cannot work, and stops all it started and nothing else."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from defray_sandbox.stack.errors import StackError
+from defray_sandbox.stack.log_lines import readable
 from defray_sandbox.stack.processes import free_port, start_ticks
 from defray_sandbox.stack.supervisor import ProcessSpec, Supervisor
 
@@ -146,3 +148,14 @@ async def test_leaving_by_an_error_stops_everything_too(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="it"):
         await fails()
     assert start_ticks(pids["one"]) is None
+
+
+def test_log_lines_are_made_readable() -> None:
+    entry = {
+        "service": "order", "error": "E", "event": "part_died", "level": "error", "role": "all",
+        "timestamp": "2026-11-24T08:11:38.527026Z", "exception": "Traceback\\u000a  in x\\u000aValueError: no",
+    }  # fmt: skip
+    text = readable(json.dumps(entry) + "\nplain\n[1]")
+    assert text.splitlines() == [
+        "08:11:38.527 error part_died error=E", "    Traceback", "      in x", "    ValueError: no", "plain", "[1]",
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Self
 import aiohttp
 
 from defray_sandbox.stack.errors import StackError
+from defray_sandbox.stack.log_lines import readable
 from defray_sandbox.stack.processes import OwnedProcess
 
 STOP_TIMEOUT_S = 15
@@ -113,7 +114,7 @@ class Supervisor:
                 answer = "no answer"
             await asyncio.sleep(_POLL_S)
         what = watched.hopeless or f"{name} was not ready after {timeout_s:.0f} s ({answer})"
-        raise StackError(f"{what}; its last lines:\n{watched.process.last_lines(_LAST_LINES)}",
+        raise StackError(f"{what}; its last lines:\n{readable(watched.process.last_lines(_LAST_LINES))}",
                          f"the whole log is {watched.process.log}")  # fmt: skip
 
     def pids(self) -> dict[str, int]:
@@ -176,7 +177,7 @@ class Supervisor:
         code = watched.process.exit_code
         if now - watched.started_at > _STEADY_AFTER_S:
             watched.backoff_s = _BACKOFF_FIRST_S
-        name, lines = watched.spec.name, watched.process.last_lines(_LAST_LINES)
+        name, lines = watched.spec.name, readable(watched.process.last_lines(_LAST_LINES))
         if code in _HOPELESS:
             watched.hopeless = f"{name} ended with exit code {code} ({_HOPELESS[code]})"
             self._tell(f"{watched.hopeless} and is not restarted; its last lines:\n{lines}")
