@@ -1,1 +1,3 @@
 """Defray payment service."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The world of payment channels behind one protocol."""

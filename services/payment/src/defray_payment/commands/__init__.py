@@ -1,0 +1,1 @@
+"""What this service can be asked to do, one file each."""

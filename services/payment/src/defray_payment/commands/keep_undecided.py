@@ -1,0 +1,25 @@
+"""Keep a callback whose decision failed on our side: raw bytes and a case, in a transaction that decides nothing."""
+
+from collections.abc import Sequence
+
+from defray_kernel.clock import Clock
+from defray_kernel.db import WriteTx
+from defray_payment.commands.apply_channel_report import ApplyChannelReport
+from defray_payment.domain.refusals import CaseReason
+from defray_payment.store import callbacks
+from defray_payment.store.callbacks import Case
+
+
+async def handle(commands: Sequence[ApplyChannelReport], tx: WriteTx, clock: Clock) -> None:
+    """Store what came and put it before a person; done again, it changes nothing."""
+    await callbacks.keep(tx, [command.callback for command in commands if command.callback is not None])
+    cases = [
+        Case(
+            reason=CaseReason.DECISION_FAILED,
+            cause=command.cause,
+            order_id=command.order_id,
+            attempt_no=command.claim.attempt_no or None,
+        )
+        for command in commands
+    ]
+    await callbacks.open_cases(tx, cases, clock.now())

@@ -1,0 +1,1 @@
+"""The rules of payments: pure, per item, without I/O, clock or database."""

@@ -1,0 +1,69 @@
+"""What a claim must prove before it may move money's state, as evidence: each check with both sides and its result."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from defray_payment.domain.payment import Payment
+from defray_payment.domain.refusals import CaseReason
+from defray_payment.domain.reports import ChannelAccount, Claim, Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One comparison; `reason` is what a failure is called."""
+
+    name: str
+    reason: CaseReason
+    expected: str
+    reported: str | None
+    passed: bool
+
+
+def examine(claim: Claim, payment: Payment, account: ChannelAccount, txn_owner: UUID | None) -> tuple[Check, ...]:
+    """All checks of one claim in order of precedence: identity first, then money, then the channel's own number.
+
+    A claim of payment must tell everything; another claim is held only to what it tells. `txn_owner` is the payment
+    that the channel's transaction already paid, if any.
+    """
+    paid = claim.report is Report.PAID
+    checks = [
+        _equal("merchant", CaseReason.MERCHANT_MISMATCH, account.merchant_ref, claim.merchant_ref, required=paid),
+        _equal("app", CaseReason.APP_MISMATCH, account.app_ref, claim.app_ref, required=paid),
+        _equal("currency", CaseReason.CURRENCY_MISMATCH, payment.amount.currency, claim.currency, required=paid),
+        _equal("amount", CaseReason.AMOUNT_MISMATCH, payment.amount.minor, claim.amount_minor, required=paid),
+    ]
+    if paid:
+        owner_fits = txn_owner is None or txn_owner == payment.payment_id
+        checks += [
+            Check(
+                name="channel_txn",
+                reason=CaseReason.TXN_MISSING,
+                expected="any",
+                reported=claim.channel_txn_id,
+                passed=bool(claim.channel_txn_id),
+            ),
+            Check(
+                name="channel_txn_unused",
+                reason=CaseReason.TXN_REUSED,
+                expected="unused",
+                reported=None if txn_owner is None else str(txn_owner),
+                passed=owner_fits,
+            ),
+        ]
+    return tuple(checks)
+
+
+def first_failure(checks: tuple[Check, ...]) -> CaseReason | None:
+    """The failure that counts."""
+    return next((check.reason for check in checks if not check.passed), None)
+
+
+def _equal(name: str, reason: CaseReason, expected: object, reported: object, *, required: bool) -> Check:
+    passed = reported == expected if reported is not None else not required
+    return Check(
+        name=name,
+        reason=reason,
+        expected=str(expected),
+        reported=None if reported is None else str(reported)[:100],
+        passed=passed,
+    )

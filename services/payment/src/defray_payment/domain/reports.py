@@ -1,0 +1,53 @@
+"""What a channel claims about an attempt, in our words; a claim changes nothing by itself."""
+
+import datetime as dt
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Report(StrEnum):
+    """The claim's gist."""
+
+    OPENED = "opened"  # the channel holds it and it is not paid
+    PAID = "paid"
+    CLOSED = "closed"
+    REFUSED = "refused"  # for certain: it will not happen
+    NOT_FOUND = "not_found"
+    LAPSED = "lapsed"  # not found, so long after expiry that it cannot arrive any more
+    UNSENT = "unsent"  # for certain not applied; may be sent again under the same number
+    UNCLEAR = "unclear"  # nobody can tell: never a failure
+
+
+class Source(StrEnum):
+    """How the claim reached us."""
+
+    CALLBACK = "callback"
+    QUERY = "query"
+    CREATE = "create"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelAccount:
+    """Our identity at a channel: what a claim must name to be about us."""
+
+    merchant_ref: str
+    app_ref: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A verified claim, kept as it was made: amounts may be absurd here. None = not told."""
+
+    report: Report
+    source: Source
+    channel: str
+    attempt_no: str
+    native_state: str = ""
+    merchant_ref: str | None = None
+    app_ref: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    channel_txn_id: str | None = None
+    paid_at: dt.datetime | None = None
+    failure_code: str | None = None

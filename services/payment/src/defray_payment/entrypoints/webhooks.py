@@ -1,0 +1,98 @@
+"""Channel callbacks: verify without I/O, store and decide in one group-committed transaction, then acknowledge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from defray_kernel import metrics
+from defray_kernel.clock import Clock
+from defray_kernel.crash import crash_point
+from defray_kernel.crypto import Envelope
+from defray_kernel.db import CommitUnknown, Database, is_transient
+from defray_kernel.errors import OutcomeUnknown, Overloaded, Unavailable
+from defray_kernel.group_commit import GroupCommit
+from defray_kernel.http import Call, Edge, Reply
+from defray_payment.channels.spi import Acknowledgement, Notice, PaymentChannel, Unverified
+from defray_payment.commands import keep_undecided
+from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
+from defray_payment.commands.converse import callback_context, claim_of_view
+from defray_payment.domain.reports import Claim, Report, Source
+from defray_payment.store.callbacks import Callback
+
+_TRY_AGAIN = Acknowledgement(status=503, body=b'{"code":"FAIL","message":"try again"}')
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhooks:
+    """The door of one channel: what it promises with its acknowledgement is stored before."""
+
+    channel: PaymentChannel
+    reporting: GroupCommit[ApplyChannelReport, Applied]
+    database: Database
+    envelope: Envelope
+    clock: Clock
+
+    def declare(self, edge: Edge) -> None:
+        """Add the route; the channel's signature is its only credential."""
+        name = self.channel.capabilities.channel
+        edge.route("POST", f"/v1/webhooks/{name}", self.hear, summary=f"Callbacks of {name}", status=204, auth="none")
+
+    async def hear(self, call: Call[None]) -> Reply:
+        """401 for what proves nothing, 503 while it cannot be stored, else the channel's acknowledgement."""
+        received_at = self.clock.real()
+        heard = self.channel.verify(call.headers, call.raw, received_at)
+        if isinstance(heard, Unverified):
+            metrics.count("security_events", kind=f"callback_{heard.reason}")
+            return _reply(self.channel.acknowledge(accepted=False))
+        command = self._command(call, heard)
+        try:
+            await self.reporting.submit(command)
+        except (Overloaded, Unavailable, OutcomeUnknown):
+            return _reply(_TRY_AGAIN)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callback itself must not be lost
+            if not await self._keep(command, error):
+                return _reply(_TRY_AGAIN)
+        crash_point("webhook.before_ack")
+        return _reply(self.channel.acknowledge(accepted=True))
+
+    def _command(self, call: Call[None], notice: Notice) -> ApplyChannelReport:
+        name = self.channel.capabilities.channel
+        if notice.view is None:
+            claim = Claim(report=Report.UNCLEAR, source=Source.CALLBACK, channel=name, attempt_no="")
+        else:
+            claim = claim_of_view(name, Source.CALLBACK, notice.view)
+        callback = Callback(
+            channel=name,
+            callback_id=notice.callback_id,
+            attempt_no=claim.attempt_no or None,
+            digest=notice.digest,
+            raw_sealed=self.envelope.seal(call.raw, callback_context(name, notice.callback_id)),
+            received_at=self.clock.real(),
+        )
+        return ApplyChannelReport(
+            claim=claim,
+            account=self.channel.account,
+            cause=callback.cause,
+            callback=callback,
+            notice_fault=notice.fault,
+            traceparent=call.traceparent,
+        )
+
+    async def _keep(self, command: ApplyChannelReport, error: Exception) -> bool:
+        """A callback whose decision fails alone is kept with a case, so that the channel need not repeat it in vain."""
+        _log.exception("callback_not_decided", cause=command.cause, error=type(error).__name__)
+        try:
+            async with self.database.transaction() as tx:
+                await keep_undecided.handle([command], tx, self.clock)
+        except Exception as second:
+            if not (is_transient(second) or isinstance(second, CommitUnknown)):
+                raise
+            return False
+        return True
+
+
+def _reply(acknowledgement: Acknowledgement) -> Reply:
+    return Reply(status=acknowledgement.status, content=acknowledgement.body)

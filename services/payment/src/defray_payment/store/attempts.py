@@ -1,0 +1,69 @@
+"""The attempts' rows: written before a channel is called, and due again until the channel has said how they ended."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+from asyncpg import Record
+
+from defray_kernel.db import ReadConn, WriteTx
+from defray_kernel.ids import OrderId, PaymentId
+from defray_kernel.sql import queries
+from defray_payment.domain.attempt import Attempt, AttemptStatus
+
+Q = queries(__file__)
+
+
+async def insert(tx: WriteTx, attempts: Sequence[Attempt], at: dt.datetime) -> None:
+    """Add new attempts."""
+    await tx.execute(
+        Q.insert,
+        [a.attempt_no for a in attempts],
+        [a.payment_id for a in attempts],
+        [a.order_id for a in attempts],
+        [a.channel for a in attempts],
+        [a.status for a in attempts],
+        [a.next_query_at for a in attempts],
+        at,
+    )
+
+
+async def orders_of(conn: ReadConn, attempt_nos: Sequence[str]) -> dict[str, OrderId]:
+    """Which order each known attempt belongs to; it never changes."""
+    rows = await conn.fetch(Q.orders_of, list(set(attempt_nos)))
+    return {row["attempt_no"]: OrderId(row["order_id"]) for row in rows}
+
+
+async def save(tx: WriteTx, attempts: Sequence[Attempt], at: dt.datetime) -> None:
+    """Write changed attempts; the caller holds their payables' locks."""
+    if attempts:
+        await tx.execute(
+            Q.save,
+            [a.attempt_no for a in attempts],
+            [a.status for a in attempts],
+            [a.closing for a in attempts],
+            [a.next_query_at for a in attempts],
+            [a.action_sealed for a in attempts],
+            [a.action_expires_at for a in attempts],
+            at,
+        )
+
+
+async def claim_due(tx: WriteTx, now: dt.datetime, lease_until: dt.datetime, limit: int) -> Sequence[Record]:
+    """Attempts to be asked about, with their payments, taken for as long as the lease lasts."""
+    return await tx.fetch(Q.claim_due, now, limit, lease_until)
+
+
+def attempt_of(row: Record) -> Attempt:
+    """The attempt in a row that joins a payment with one of its attempts."""
+    return Attempt(
+        attempt_no=row["attempt_no"],
+        payment_id=PaymentId(row["payment_id"]),
+        order_id=OrderId(row["order_id"]),
+        channel=row["channel"],
+        status=AttemptStatus(row["attempt_status"]),
+        closing=row["closing"],
+        query_count=row["query_count"],
+        next_query_at=row["next_query_at"],
+        action_sealed=row["action_sealed"],
+        action_expires_at=row["action_expires_at"],
+    )

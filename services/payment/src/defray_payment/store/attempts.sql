@@ -1,0 +1,30 @@
+-- name: insert
+INSERT INTO attempt (attempt_no, payment_id, order_id, channel, status, next_query_at, created_at, updated_at)
+SELECT n.attempt_no, n.payment_id, n.order_id, n.channel, n.status, n.next_query_at, $7, $7
+FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[])
+  AS n (attempt_no, payment_id, order_id, channel, status, next_query_at)
+
+-- name: orders_of
+SELECT attempt_no, order_id FROM attempt WHERE attempt_no = ANY($1::text[])
+
+-- name: save
+UPDATE attempt a
+SET status = s.status, closing = s.closing, next_query_at = s.next_query_at, action_sealed = s.action_sealed,
+    action_expires_at = s.action_expires_at, updated_at = $7
+FROM unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::bytea[], $6::timestamptz[])
+  AS s (attempt_no, status, closing, next_query_at, action_sealed, action_expires_at)
+WHERE a.attempt_no = s.attempt_no
+
+-- name: claim_due
+-- The new due time is a lease: should this worker die, the attempt is due again when it ends.
+WITH due AS (
+  SELECT attempt_no FROM attempt
+  WHERE next_query_at <= $1 ORDER BY next_query_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+UPDATE attempt a SET next_query_at = $3, query_count = a.query_count + 1
+FROM due JOIN attempt d USING (attempt_no) JOIN payment p ON p.payment_id = d.payment_id
+WHERE a.attempt_no = due.attempt_no
+RETURNING p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
+          p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
+          p.correlation_id, p.version, p.event_seq,
+          a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
+          a.action_expires_at, NULL::uuid AS txn_owner

@@ -1,0 +1,69 @@
+-- name: insert
+INSERT INTO payment (payment_id, order_id, merchant_id, amount_minor, currency, channel, product, description, status,
+                     attempt_no, expires_at, correlation_id, version, event_seq, created_at, updated_at)
+SELECT n.payment_id, n.order_id, n.merchant_id, n.amount_minor, n.currency, n.channel, n.product, n.description, n.status,
+       n.attempt_no, n.expires_at, n.correlation_id, n.version, n.event_seq, $15, $15
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::timestamptz[], $12::text[], $13::bigint[], $14::bigint[])
+  AS n (payment_id, order_id, merchant_id, amount_minor, currency, channel, product, description, status, attempt_no,
+        expires_at, correlation_id, version, event_seq)
+
+-- name: of_attempts
+-- Read under the payables' locks: nothing of these orders changes until the transaction ends.
+SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
+       p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
+       p.correlation_id, p.version, p.event_seq,
+       a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
+       a.action_expires_at, o.payment_id AS txn_owner
+FROM unnest($1::text[], $2::text[], $3::text[]) AS c (attempt_no, channel, txn_id)
+JOIN attempt a ON a.attempt_no = c.attempt_no
+JOIN payment p ON p.payment_id = a.payment_id
+LEFT JOIN payment o ON o.channel = c.channel AND o.channel_txn_id = c.txn_id AND o.channel_txn_id IS NOT NULL
+
+-- name: live_of_orders
+SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
+       p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
+       p.correlation_id, p.version, p.event_seq,
+       a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
+       a.action_expires_at, NULL::uuid AS txn_owner
+FROM payment p
+JOIN attempt a ON a.attempt_no = p.attempt_no
+WHERE p.order_id = ANY($1::uuid[]) AND p.status IN ('CREATED', 'PENDING', 'AUTHORIZED')
+ORDER BY p.payment_id
+
+-- name: by_ids
+SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
+       p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
+       p.correlation_id, p.version, p.event_seq,
+       a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
+       a.action_expires_at, NULL::uuid AS txn_owner
+FROM payment p
+JOIN attempt a ON a.attempt_no = p.attempt_no
+WHERE p.payment_id = ANY($1::uuid[])
+
+-- name: of_order
+SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
+       p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
+       p.correlation_id, p.version, p.event_seq,
+       a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
+       a.action_expires_at, NULL::uuid AS txn_owner
+FROM payment p
+JOIN attempt a ON a.attempt_no = p.attempt_no
+WHERE p.order_id = $1
+ORDER BY p.payment_id
+LIMIT $2
+
+-- name: move
+UPDATE payment p
+SET status = m.status, channel_txn_id = m.channel_txn_id, paid_minor = m.paid_minor, paid_at = m.paid_at,
+    failure_code = m.failure_code, event_seq = m.event_seq, version = p.version + 1, updated_at = $9
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::text[], $8::bigint[])
+  AS m (payment_id, version, status, channel_txn_id, paid_minor, paid_at, failure_code, event_seq)
+WHERE p.payment_id = m.payment_id AND p.version = m.version
+RETURNING p.payment_id
+
+-- name: log
+INSERT INTO payment_transition (payment_id, version, from_status, to_status, cause, correlation_id, at)
+SELECT t.payment_id, t.version, t.from_status, t.to_status, t.cause, t.correlation_id, $7
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+  AS t (payment_id, version, from_status, to_status, cause, correlation_id)
