@@ -87,9 +87,10 @@ def dead_letters_named(source: Source) -> set[str]:
             continue
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
         group = keywords.get("group", node.args[1] if len(node.args) > 1 else None)
-        assert isinstance(group, ast.Constant) and isinstance(group.value, str), (
-            f"{source.path}:{node.lineno}: the group of a consumer is written out"
+        text = group.value if isinstance(group, ast.Constant) else None
+        assert isinstance(text, str), (
+            f"{source.path}:{node.lineno}: the group of a consumer is a word, not a computation"
         )
         if "on_unreadable" not in keywords:
-            found.add(f"dlq.{group.value}")
+            found.add(f"dlq.{text}")
     return found

@@ -64,7 +64,7 @@ VIOLATIONS = (
         rule="no_skips",
         path="services/payment/tests/test_payment.py",
         broken="@pytest.mark.skipif(True)\ndef test_x(): assert True\n",
-        clean="@pytest.mark.full\ndef test_x(): assert True\n",
+        clean="@pytest.mark.full\ndef test_x(): assert parking.skip(1)\n",
     ),
     Violation(
         rule="no_patching",
