@@ -144,15 +144,16 @@ class Applying:
         if key in parked or key in failures:
             return None
         try:
-            type_ = dict(record.headers).get("ce_type", b"").decode("utf-8", "replace")
-            subscription = self._subscriptions.get(type_)
-            attributes = envelope.header_text(record.headers) if subscription or self._on_skipped or not type_ else {}
-            if subscription is not None:
-                event = envelope.decode(attributes, record.value, subscription.event)
-                return _Item(index, record, key, event)
-            if not type_:
+            type_ = envelope.header_text(each for each in record.headers if each[0] == "ce_type").get("ce_type")
+            if type_ is None:
                 raise Unreadable("ce_type", "is missing")
-            return None if self._on_skipped is None else _Item(index, record, key, _skipped(record, attributes))
+            subscription = self._subscriptions.get(type_)
+            if subscription is None and self._on_skipped is None:
+                return None
+            attributes = envelope.header_text(record.headers)
+            if subscription is None:
+                return _Item(index, record, key, _skipped(record, attributes))
+            return _Item(index, record, key, envelope.decode(attributes, record.value, subscription.event))
         except Unreadable as error:
             if self._on_unreadable is not None:
                 return _Item(index, record, key, error)

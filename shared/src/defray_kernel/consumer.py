@@ -261,7 +261,9 @@ class Consumer:
             _log.warning("consumer_waits", consumer=self.name, error=type(error).__name__)
             return backoff_s(failures, base_s=0.05, cap_s=_RETRY_MAX_S)
         self._held_because = f"{type(error).__name__}: {error}"
-        _log.critical("consumer_holds", consumer=self.name, reason=self._held_because, exc_info=error)
+        # The traceback once, and none for an outage, which names no single cause; the page repeats.
+        traceback = error if failures == 1 and not isinstance(error, parking.Outage) else None
+        _log.critical("consumer_holds", consumer=self.name, reason=self._held_because, exc_info=traceback)
         return min(_HOLD_S, 0.5 * failures)
 
     async def _apply(self, batch: Batch, *, slowly: bool) -> None:
