@@ -1,112 +1,21 @@
 """A migrated database for each test, and the order service's public port on a real server."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 import pytest_asyncio
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from defray_kernel import migrate
 from defray_kernel.clock import SystemClock
-from defray_kernel.contracts.merchant_v1 import ApiKeyV1, MerchantState
 from defray_kernel.db import Database
-from defray_kernel.group_commit import GroupCommit
-from defray_kernel.ids import MerchantId, show, uuid7
-from defray_kernel.merchants import MerchantDirectory
-from defray_kernel.server import Listener
-from defray_kernel.testing.eventually import eventually
+from defray_kernel.ids import uuid7
 from defray_order import wiring
-from defray_order.commands.place_order import Outcome, PlaceOrder
-from defray_order.entrypoints.http import OrdersApi
-from defray_order.entrypoints.payment_token import PaymentTokens
 from defray_sandbox.pytest_plugin import MakeDatabase
 from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, provision, stored_passwords
 
-SCOPES = ["orders:read", "orders:write"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shop:
-    """A merchant and its API key."""
-
-    merchant_id: MerchantId
-    api_key: str
-
-    def state(self, scopes: list[str]) -> MerchantState:
-        digest = hashlib.sha256(self.api_key.encode()).hexdigest()
-        return MerchantState(
-            merchant_id=show("mer", self.merchant_id),
-            name="Shop",
-            status="ACTIVE",
-            mode="test",
-            currencies=["CNY", "JPY"],
-            api_keys=[ApiKeyV1(key_id="key_1", prefix="sk_test_", sha256=digest, scopes=scopes)],
-            changed_at=SystemClock().real(),
-        )
-
-
-def shop(name: str) -> Shop:
-    return Shop(merchant_id=MerchantId(uuid7()), api_key=f"sk_test_{name}{uuid7().hex}")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A reply."""
-
-    status: int
-    body: Any
-    headers: Mapping[str, str]
-
-
-def order_body(number: str, **changes: object) -> dict[str, Any]:
-    """An acceptable order of 3.00 CNY."""
-    lines = [
-        {"sku": "tea", "title": "Tea 茶", "quantity": 2, "unit_amount_minor": 120},
-        {"sku": "cup", "title": "Cup", "quantity": 1, "unit_amount_minor": 90, "discount_minor": 30},
-    ]
-    return {"merchant_order_no": number, "currency": "CNY", "amount_minor": 300, "items": lines} | changes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """The running public port and two shops; `reader` is a third key that may not write."""
-
-    url: str
-    http: aiohttp.ClientSession
-    database: Database
-    tokens: PaymentTokens
-    placing: GroupCommit[PlaceOrder, Outcome]
-    one: Shop
-    other: Shop
-    reader: Shop
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        by: Shop | None = None,
-        body: object = None,
-        key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Answer:
-        sent = {"Authorization": f"Bearer {by.api_key}"} if by else {}
-        if key is not None:
-            sent["Idempotency-Key"] = key
-        sent |= headers or {}
-        async with self.http.request(method, self.url + path, json=body, headers=sent) as reply:
-            return Answer(reply.status, await reply.json(content_type=None), reply.headers)
-
-    async def place(self, body: object, *, key: str | None = None, by: Shop | None = None) -> Answer:
-        return await self.call("POST", "/v1/orders", by=by or self.one, body=body, key=key or uuid7().hex)
+from .running import Service, running
 
 
 @pytest.fixture(scope="session")
@@ -136,54 +45,8 @@ async def database(migrated: ProvisionedDatabase) -> AsyncIterator[Database]:
         yield opened
 
 
-def token_key(folder: Path) -> Path:
-    """A private key in a file."""
-    path = folder / "token_private.pem"
-    path.write_bytes(
-        Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return path
-
-
 @pytest_asyncio.fixture
-async def service(database: Database, tmp_path: Path) -> AsyncIterator[Service]:
-    """The public port with its group commit, as in the http role."""
-    one, other, reader = shop("one"), shop("other"), shop("reader")
-
-    async def load() -> list[MerchantState]:
-        return [one.state(SCOPES), other.state(SCOPES), reader.state(["orders:read"])]
-
-    clock = SystemClock()
-    tokens = PaymentTokens.from_file(token_key(tmp_path), "k1")
-    placing = wiring.placing(database, clock, after_commit=None)
-    edge = wiring.public(OrdersApi(database, placing, tokens), MerchantDirectory(load, clock))
-    assert edge.doors.merchants is not None
-    stopping = asyncio.Event()
-    listener = Listener(edge.app(), "127.0.0.1", 0)
-    async with _running(listener, placing, edge.doors.merchants, stopping), aiohttp.ClientSession() as http:
-        yield Service(
-            url=f"http://127.0.0.1:{listener.port}",
-            http=http,
-            database=database,
-            tokens=tokens,
-            placing=placing,
-            one=one,
-            other=other,
-            reader=reader,
-        )
-
-
-@asynccontextmanager
-async def _running(
-    listener: Listener, placing: GroupCommit[PlaceOrder, Outcome], directory: MerchantDirectory, stopping: asyncio.Event
-) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(listener.run(stopping))
-        group.create_task(placing.run())
-        group.create_task(directory.run(stopping))
-        await eventually(lambda: directory.ready, what="the directory is read")
-        yield
-        stopping.set()
-        await placing.stop()
+async def service(database: Database) -> AsyncIterator[Service]:
+    """The running public port."""
+    async with running(database, wiring.placing(database, SystemClock(), after_commit=None)) as served:
+        yield served

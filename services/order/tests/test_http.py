@@ -8,7 +8,7 @@ import jwt
 
 from defray_kernel.ids import show, uuid7
 
-from .conftest import Service, order_body
+from .running import Service, order_body
 
 
 async def rows(service: Service) -> dict[str, int]:

@@ -1,0 +1,403 @@
+-- The sum of this service's migrations and the kernel's, written by `make contracts`; it is read, never applied.
+
+CREATE TABLE audit_head (
+  only_row boolean DEFAULT true NOT NULL,
+  seq bigint NOT NULL,
+  hash bytea NOT NULL,
+  CONSTRAINT audit_head_hash_check CHECK ((length(hash) = 32)),
+  CONSTRAINT audit_head_only_row_check CHECK (only_row),
+  CONSTRAINT audit_head_seq_check CHECK ((seq >= 0)),
+  CONSTRAINT audit_head_pkey PRIMARY KEY (only_row)
+);
+GRANT SELECT, UPDATE (seq, hash) ON audit_head TO defray_order;
+
+CREATE TABLE audit_log (
+  seq bigint NOT NULL,
+  at timestamp with time zone NOT NULL,
+  actor text NOT NULL,
+  action text NOT NULL,
+  subject text NOT NULL,
+  detail text NOT NULL,
+  hash bytea NOT NULL,
+  CONSTRAINT audit_log_action_check CHECK (((length(action) >= 1) AND (length(action) <= 100))),
+  CONSTRAINT audit_log_actor_check CHECK (((length(actor) >= 1) AND (length(actor) <= 200))),
+  CONSTRAINT audit_log_detail_check CHECK ((length(detail) <= 8192)),
+  CONSTRAINT audit_log_hash_check CHECK ((length(hash) = 32)),
+  CONSTRAINT audit_log_seq_check CHECK ((seq > 0)),
+  CONSTRAINT audit_log_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 200))),
+  CONSTRAINT audit_log_pkey PRIMARY KEY (seq)
+);
+GRANT INSERT, SELECT ON audit_log TO defray_order;
+
+CREATE TABLE consumer_offset (
+  consumer text NOT NULL,
+  topic text NOT NULL,
+  part integer NOT NULL,
+  next_offset bigint NOT NULL,
+  epoch bigint DEFAULT 1 NOT NULL,
+  owner text NOT NULL,
+  cluster_id text NOT NULL,
+  parts integer NOT NULL,
+  updated_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  CONSTRAINT consumer_offset_check CHECK ((parts > part)),
+  CONSTRAINT consumer_offset_consumer_check CHECK (((octet_length(consumer) >= 1) AND (octet_length(consumer) <= 100))),
+  CONSTRAINT consumer_offset_next_offset_check CHECK ((next_offset >= 0)),
+  CONSTRAINT consumer_offset_part_check CHECK ((part >= 0)),
+  CONSTRAINT consumer_offset_pkey PRIMARY KEY (consumer, topic, part)
+) WITH (fillfactor=50);
+GRANT INSERT, SELECT, UPDATE ON consumer_offset TO defray_order;
+
+CREATE TABLE daily_table (
+  name text NOT NULL,
+  keep_days integer NOT NULL,
+  CONSTRAINT daily_table_keep_days_check CHECK ((keep_days >= 1)),
+  CONSTRAINT daily_table_pkey PRIMARY KEY (name)
+);
+GRANT SELECT ON daily_table TO defray_order;
+
+CREATE TABLE event_log (
+  lane smallint NOT NULL,
+  id bigint NOT NULL,
+  event_id uuid NOT NULL,
+  topic text NOT NULL,
+  part_key bytea NOT NULL,
+  event_type text NOT NULL,
+  aggregate_id text NOT NULL,
+  aggregate_seq bigint NOT NULL,
+  payload bytea NOT NULL,
+  headers bytea NOT NULL,
+  occurred_at timestamp with time zone NOT NULL,
+  sent_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+) PARTITION BY RANGE (sent_at);
+CREATE INDEX event_log_id ON ONLY event_log USING btree (id);
+GRANT INSERT, SELECT ON event_log TO defray_order;
+
+CREATE TABLE exception_case (
+  case_id uuid NOT NULL,
+  order_id uuid NOT NULL,
+  reason text NOT NULL,
+  subject text NOT NULL,
+  detail text NOT NULL,
+  state text DEFAULT 'OPEN'::text NOT NULL,
+  opened_at timestamp with time zone NOT NULL,
+  correlation_id text NOT NULL,
+  causation_id text,
+  resolved_at timestamp with time zone,
+  resolved_by text,
+  resolution text,
+  CONSTRAINT exception_case_causation_id_check CHECK ((length(causation_id) <= 128)),
+  CONSTRAINT exception_case_check CHECK (((state = 'RESOLVED'::text) = ((resolved_at IS NOT NULL) AND (resolved_by IS NOT NULL) AND (resolution IS NOT NULL)))),
+  CONSTRAINT exception_case_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
+  CONSTRAINT exception_case_detail_check CHECK ((length(detail) <= 500)),
+  CONSTRAINT exception_case_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 64))),
+  CONSTRAINT exception_case_resolution_check CHECK (((length(resolution) >= 1) AND (length(resolution) <= 500))),
+  CONSTRAINT exception_case_resolved_by_check CHECK (((length(resolved_by) >= 1) AND (length(resolved_by) <= 200))),
+  CONSTRAINT exception_case_state_check CHECK ((state = ANY (ARRAY['OPEN'::text, 'RESOLVED'::text]))),
+  CONSTRAINT exception_case_subject_check CHECK (((length(subject) >= 1) AND (length(subject) <= 64))),
+  CONSTRAINT exception_case_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders(order_id),
+  CONSTRAINT exception_case_pkey PRIMARY KEY (case_id),
+  CONSTRAINT exception_case_order_id_reason_subject_key UNIQUE (order_id, reason, subject)
+);
+CREATE INDEX exception_case_open ON exception_case USING btree (case_id) WHERE (state = 'OPEN'::text);
+GRANT INSERT, SELECT, UPDATE (state, resolved_at, resolved_by, resolution) ON exception_case TO defray_order;
+
+CREATE TABLE idempotency_key (
+  scope text NOT NULL,
+  key text NOT NULL,
+  request_hash bytea NOT NULL,
+  lease_until timestamp with time zone NOT NULL,
+  status smallint,
+  body bytea,
+  resource_id uuid,
+  created_at timestamp with time zone NOT NULL,
+  CONSTRAINT idempotency_key_body_check CHECK ((length(body) <= 262144)),
+  CONSTRAINT idempotency_key_check CHECK (((status IS NULL) = (body IS NULL))),
+  CONSTRAINT idempotency_key_key_check CHECK (((length(key) >= 1) AND (length(key) <= 255))),
+  CONSTRAINT idempotency_key_request_hash_check CHECK ((length(request_hash) = 32)),
+  CONSTRAINT idempotency_key_scope_check CHECK (((length(scope) >= 1) AND (length(scope) <= 160))),
+  CONSTRAINT idempotency_key_status_check CHECK (((status >= 200) AND (status <= 599))),
+  CONSTRAINT idempotency_key_pkey PRIMARY KEY (scope, key)
+);
+CREATE INDEX idempotency_key_age ON idempotency_key USING btree (created_at);
+GRANT DELETE, INSERT, SELECT, UPDATE ON idempotency_key TO defray_order;
+
+CREATE TABLE inbox (
+  consumer text NOT NULL,
+  event_id uuid NOT NULL,
+  CONSTRAINT inbox_consumer_check CHECK (((octet_length(consumer) >= 1) AND (octet_length(consumer) <= 100))),
+  CONSTRAINT inbox_pkey PRIMARY KEY (consumer, event_id)
+) PARTITION BY RANGE (event_id);
+GRANT INSERT, SELECT ON inbox TO defray_order;
+
+CREATE TABLE kernel_setting (
+  name text NOT NULL,
+  value text NOT NULL,
+  CONSTRAINT kernel_setting_name_check CHECK (((octet_length(name) >= 1) AND (octet_length(name) <= 100))),
+  CONSTRAINT kernel_setting_value_check CHECK ((octet_length(value) <= 1000)),
+  CONSTRAINT kernel_setting_pkey PRIMARY KEY (name)
+);
+GRANT SELECT ON kernel_setting TO defray_order;
+
+CREATE TABLE merchant (
+  merchant_id uuid NOT NULL,
+  sequence bigint NOT NULL,
+  status text NOT NULL,
+  state bytea,
+  key_hashes bytea[] DEFAULT '{}'::bytea[] NOT NULL,
+  changed_at timestamp with time zone NOT NULL,
+  CONSTRAINT merchant_check CHECK (((state IS NOT NULL) OR (status = 'UNREADABLE'::text))),
+  CONSTRAINT merchant_key_hashes_check CHECK ((cardinality(key_hashes) <= 64)),
+  CONSTRAINT merchant_sequence_check CHECK ((sequence >= 0)),
+  CONSTRAINT merchant_state_check CHECK ((length(state) <= 65536)),
+  CONSTRAINT merchant_status_check CHECK ((status = ANY (ARRAY['ACTIVE'::text, 'DISABLED'::text, 'UNREADABLE'::text]))),
+  CONSTRAINT merchant_pkey PRIMARY KEY (merchant_id)
+);
+GRANT INSERT, SELECT, UPDATE ON merchant TO defray_order;
+
+CREATE TABLE order_item (
+  order_id uuid NOT NULL,
+  line smallint NOT NULL,
+  sku text NOT NULL,
+  title text NOT NULL,
+  quantity integer NOT NULL,
+  unit_amount_minor bigint NOT NULL,
+  discount_minor bigint NOT NULL,
+  amount_minor bigint NOT NULL,
+  CONSTRAINT order_item_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_item_check CHECK ((amount_minor = ((quantity * unit_amount_minor) - discount_minor))),
+  CONSTRAINT order_item_discount_minor_check CHECK (((discount_minor >= 0) AND (discount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_item_line_check CHECK (((line >= 1) AND (line <= 100))),
+  CONSTRAINT order_item_quantity_check CHECK (((quantity >= 1) AND (quantity <= 1000000))),
+  CONSTRAINT order_item_sku_check CHECK (((length(sku) >= 1) AND (length(sku) <= 64))),
+  CONSTRAINT order_item_title_check CHECK (((length(title) >= 1) AND (length(title) <= 200))),
+  CONSTRAINT order_item_unit_amount_minor_check CHECK (((unit_amount_minor >= 0) AND (unit_amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_item_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders(order_id),
+  CONSTRAINT order_item_pkey PRIMARY KEY (order_id, line)
+);
+GRANT INSERT, SELECT ON order_item TO defray_order;
+
+CREATE TABLE order_payment (
+  payment_id uuid NOT NULL,
+  order_id uuid NOT NULL,
+  status text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL,
+  channel text NOT NULL,
+  paid_minor bigint,
+  paid_at timestamp with time zone,
+  last_seq integer NOT NULL,
+  CONSTRAINT order_payment_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_payment_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 64))),
+  CONSTRAINT order_payment_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+  CONSTRAINT order_payment_last_seq_check CHECK ((last_seq >= 1)),
+  CONSTRAINT order_payment_paid_minor_check CHECK (((paid_minor >= 0) AND (paid_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_payment_status_check CHECK (((length(status) >= 1) AND (length(status) <= 32))),
+  CONSTRAINT order_payment_pkey PRIMARY KEY (payment_id)
+);
+CREATE INDEX order_payment_of_order ON order_payment USING btree (order_id);
+GRANT INSERT, SELECT, UPDATE ON order_payment TO defray_order;
+
+CREATE TABLE order_transition (
+  order_id uuid NOT NULL,
+  version integer NOT NULL,
+  from_state text,
+  to_state text NOT NULL,
+  report text,
+  at timestamp with time zone NOT NULL,
+  correlation_id text NOT NULL,
+  causation_id text,
+  traceparent text,
+  CONSTRAINT order_transition_causation_id_check CHECK ((length(causation_id) <= 128)),
+  CONSTRAINT order_transition_check CHECK (((from_state IS NULL) = (version = 1))),
+  CONSTRAINT order_transition_check1 CHECK (((from_state IS NULL) = (report IS NULL))),
+  CONSTRAINT order_transition_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
+  CONSTRAINT order_transition_from_state_check CHECK ((length(from_state) <= 32)),
+  CONSTRAINT order_transition_report_check CHECK ((length(report) <= 32)),
+  CONSTRAINT order_transition_to_state_check CHECK ((length(to_state) <= 32)),
+  CONSTRAINT order_transition_traceparent_check CHECK ((length(traceparent) <= 64)),
+  CONSTRAINT order_transition_version_check CHECK ((version >= 1)),
+  CONSTRAINT order_transition_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders(order_id),
+  CONSTRAINT order_transition_pkey PRIMARY KEY (order_id, version)
+);
+GRANT INSERT, SELECT ON order_transition TO defray_order;
+
+CREATE TABLE orders (
+  order_id uuid NOT NULL,
+  merchant_id uuid NOT NULL,
+  merchant_order_no text NOT NULL,
+  state text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL,
+  content_hash bytea NOT NULL,
+  correlation_id text NOT NULL,
+  placed_at timestamp with time zone NOT NULL,
+  expires_at timestamp with time zone NOT NULL,
+  closing_reason text,
+  paid_at timestamp with time zone,
+  payment_id uuid,
+  version integer NOT NULL,
+  event_seq integer NOT NULL,
+  CONSTRAINT orders_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT orders_check CHECK (((event_seq >= 1) AND (event_seq <= version))),
+  CONSTRAINT orders_check1 CHECK ((expires_at > placed_at)),
+  CONSTRAINT orders_check2 CHECK (((paid_at IS NOT NULL) = (state = ANY (ARRAY['PAID'::text, 'FULFILLED'::text, 'PARTIALLY_REFUNDED'::text, 'REFUNDED'::text])))),
+  CONSTRAINT orders_check3 CHECK (((payment_id IS NOT NULL) = ((paid_at IS NOT NULL) AND (amount_minor > 0)))),
+  CONSTRAINT orders_check4 CHECK (((closing_reason IS NOT NULL) OR (state <> ALL (ARRAY['CLOSING'::text, 'CANCELLED'::text, 'EXPIRED'::text])))),
+  CONSTRAINT orders_closing_reason_check CHECK ((closing_reason = ANY (ARRAY['merchant'::text, 'customer'::text, 'system'::text, 'expired'::text]))),
+  CONSTRAINT orders_content_hash_check CHECK ((length(content_hash) = 32)),
+  CONSTRAINT orders_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
+  CONSTRAINT orders_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+  CONSTRAINT orders_merchant_order_no_check CHECK (((length(merchant_order_no) >= 1) AND (length(merchant_order_no) <= 64))),
+  CONSTRAINT orders_state_check CHECK ((state = ANY (ARRAY['PLACED'::text, 'CLOSING'::text, 'PAID'::text, 'FULFILLED'::text, 'PARTIALLY_REFUNDED'::text, 'REFUNDED'::text, 'CANCELLED'::text, 'EXPIRED'::text]))),
+  CONSTRAINT orders_version_check CHECK ((version >= 1)),
+  CONSTRAINT orders_pkey PRIMARY KEY (order_id),
+  CONSTRAINT orders_merchant_id_merchant_order_no_key UNIQUE (merchant_id, merchant_order_no)
+);
+CREATE UNIQUE INDEX orders_payment_pays_once ON orders USING btree (payment_id) WHERE (payment_id IS NOT NULL);
+GRANT INSERT, SELECT, UPDATE (state, closing_reason, paid_at, payment_id, version, event_seq) ON orders TO defray_order;
+
+CREATE TABLE outbox (
+  lane smallint NOT NULL,
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  event_id uuid NOT NULL,
+  topic text NOT NULL,
+  part_key bytea NOT NULL,
+  event_type text NOT NULL,
+  aggregate_id text NOT NULL,
+  aggregate_seq bigint NOT NULL,
+  payload bytea NOT NULL,
+  headers bytea NOT NULL,
+  occurred_at timestamp with time zone NOT NULL,
+  republished boolean DEFAULT false NOT NULL,
+  CONSTRAINT outbox_aggregate_id_check CHECK ((octet_length(aggregate_id) <= 600)),
+  CONSTRAINT outbox_aggregate_seq_check CHECK ((aggregate_seq >= 0)),
+  CONSTRAINT outbox_event_type_check CHECK ((octet_length(event_type) <= 200)),
+  CONSTRAINT outbox_headers_check CHECK ((octet_length(headers) <= 131072)),
+  CONSTRAINT outbox_lane_check CHECK (((lane >= 0) AND (lane <= 63))),
+  CONSTRAINT outbox_part_key_check CHECK ((octet_length(part_key) <= 1024)),
+  CONSTRAINT outbox_payload_check CHECK ((octet_length(payload) <= 786432)),
+  CONSTRAINT outbox_topic_check CHECK (((octet_length(topic) >= 1) AND (octet_length(topic) <= 249))),
+  CONSTRAINT outbox_pkey PRIMARY KEY (lane, id)
+) WITH (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_cost_delay=0, autovacuum_analyze_scale_factor=0, autovacuum_analyze_threshold=1000000);
+GRANT DELETE, INSERT, SELECT ON outbox TO defray_order;
+
+CREATE TABLE parked_event (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  consumer text NOT NULL,
+  part_key bytea NOT NULL,
+  topic text NOT NULL,
+  part integer NOT NULL,
+  part_offset bigint NOT NULL,
+  recorded_at timestamp with time zone NOT NULL,
+  key bytea,
+  payload bytea,
+  headers bytea NOT NULL,
+  CONSTRAINT parked_event_pkey PRIMARY KEY (id)
+);
+CREATE INDEX parked_event_key ON parked_event USING btree (consumer, part_key, id);
+GRANT DELETE, INSERT, SELECT ON parked_event TO defray_order;
+
+CREATE TABLE parked_key (
+  consumer text NOT NULL,
+  part_key bytea NOT NULL,
+  parked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  attempts integer DEFAULT 0 NOT NULL,
+  next_attempt_at timestamp with time zone NOT NULL,
+  waiting boolean NOT NULL,
+  error_class text NOT NULL,
+  error text NOT NULL,
+  CONSTRAINT parked_key_consumer_check CHECK (((octet_length(consumer) >= 1) AND (octet_length(consumer) <= 100))),
+  CONSTRAINT parked_key_error_check CHECK ((octet_length(error) <= 4000)),
+  CONSTRAINT parked_key_error_class_check CHECK ((octet_length(error_class) <= 200)),
+  CONSTRAINT parked_key_part_key_check CHECK ((octet_length(part_key) <= 1024)),
+  CONSTRAINT parked_key_pkey PRIMARY KEY (consumer, part_key)
+);
+CREATE INDEX parked_key_due ON parked_key USING btree (consumer, next_attempt_at);
+GRANT DELETE, INSERT, SELECT, UPDATE ON parked_key TO defray_order;
+
+CREATE TABLE schema_history (
+  source text NOT NULL,
+  version text NOT NULL,
+  checksum text NOT NULL,
+  applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+  CONSTRAINT schema_history_pkey PRIMARY KEY (source, version)
+);
+GRANT SELECT ON schema_history TO defray_order;
+
+CREATE OR REPLACE FUNCTION day_bound(day date, by_uuid boolean)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE STRICT
+AS $function$
+  SELECT CASE WHEN by_uuid
+    THEN (lpad(to_hex((extract(epoch FROM day::timestamp) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid::text
+    ELSE to_char(day, 'YYYY-MM-DD') || ' 00:00:00+00' END
+$function$;
+-- defray_order may call it.
+
+CREATE OR REPLACE FUNCTION drop_daily_partitions(parent text, before date)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'orders', 'pg_temp'
+ SET lock_timeout TO '2s'
+AS $function$
+DECLARE
+  keep integer;
+  child record;
+  dropped integer := 0;
+BEGIN
+  SELECT keep_days INTO keep FROM daily_table WHERE name = parent;
+  IF keep IS NULL THEN
+    RAISE EXCEPTION '% is not a daily table', parent;
+  END IF;
+  IF before > (clock_timestamp() AT TIME ZONE 'UTC')::date - keep THEN
+    RAISE EXCEPTION 'partitions of % are kept for % days', parent, keep;
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('ensure_daily_partitions'), hashtext(current_schema()));
+  FOR child IN
+    SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = parent::regclass AND c.relname ~ '_[0-9]{8}$'
+      AND to_date(right(c.relname, 8), 'YYYYMMDD') < before
+  LOOP
+    EXECUTE format('DROP TABLE %I', child.name);
+    dropped := dropped + 1;
+  END LOOP;
+  RETURN dropped;
+END
+$function$;
+-- defray_order may call it.
+
+CREATE OR REPLACE FUNCTION ensure_daily_partitions(parent text, first_day date, days integer)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'orders', 'pg_temp'
+ SET lock_timeout TO '2s'
+AS $function$
+DECLARE
+  by_uuid boolean;
+  made integer := 0;
+  day date;
+BEGIN
+  IF NOT EXISTS (SELECT FROM daily_table WHERE name = parent) THEN
+    RAISE EXCEPTION '% is not a daily table', parent;
+  END IF;
+  IF days NOT BETWEEN 1 AND 100 THEN
+    RAISE EXCEPTION 'between 1 and 100 days at once';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('ensure_daily_partitions'), hashtext(current_schema()));
+  SELECT a.atttypid = 'uuid'::regtype INTO STRICT by_uuid
+  FROM pg_partitioned_table p JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+  WHERE p.partrelid = parent::regclass;
+  FOR day IN SELECT first_day + n FROM generate_series(0, days - 1) AS n LOOP
+    IF to_regclass(format('%I', parent || to_char(day, '_YYYYMMDD'))) IS NULL THEN
+      EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+        parent || to_char(day, '_YYYYMMDD'), parent, day_bound(day, by_uuid), day_bound(day + 1, by_uuid));
+      made := made + 1;
+    END IF;
+  END LOOP;
+  RETURN made;
+END
+$function$;
+-- defray_order may call it.
