@@ -49,7 +49,10 @@ def configure(service: str, level: str, stream: TextIO | None = None) -> None:
 
 
 def _redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {
-        key: redaction.clean(value) if key in _OURS and isinstance(value, str) else redaction.redact(value, key)
-        for key, value in entry.items()
-    }
+    return {redaction.clean(str(key)): _fit(str(key), value) for key, value in entry.items()}
+
+
+def _fit(key: str, value: object) -> object:
+    if key == "exception":
+        return redaction.clean(str(value), characters_max=16_000, keep="\n")
+    return redaction.clean(value) if key in _OURS and isinstance(value, str) else redaction.redact(value, key)

@@ -21,7 +21,6 @@ _SECRET_VALUE: Final = re.compile(
 )
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _DEPTH_MAX: Final = 6
-_TEXT_MAX: Final = 4_000
 
 
 def has_card_number(text: str) -> bool:
@@ -29,11 +28,11 @@ def has_card_number(text: str) -> bool:
     return any(_luhn(match.group()) for match in _CARD.finditer(text))
 
 
-def clean(text: str) -> str:
-    """Text fit for a log: secrets and card numbers masked, control characters escaped, at most 4,000 characters."""
-    text = _SECRET_VALUE.sub(MASK, text[:_TEXT_MAX])
+def clean(text: str, *, characters_max: int = 4_000, keep: str = "") -> str:
+    """Text fit for a log: secrets and card numbers masked, control characters escaped unless in `keep`, the start cut off."""
+    text = _SECRET_VALUE.sub(MASK, text[-characters_max:])
     text = _CARD.sub(lambda match: MASK if _luhn(match.group()) else match.group(), text)
-    return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return _CONTROL.sub(lambda match: match.group() if match.group() in keep else f"\\u{ord(match.group()):04x}", text)
 
 
 def redact(value: object, name: str = "", depth: int = 0) -> object:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -32,8 +33,6 @@ Role = Literal["http", "consume", "relay", "timers", "all"]
 ROLES: Final[tuple[Role, ...]] = ("http", "consume", "relay", "timers", "all")
 
 EXIT_USAGE: Final = 64
-EXIT_DIED: Final = 70
-EXIT_CONFIG: Final = 78
 
 _RETRY_S: Final = 1.0
 _MIGRATE_TRIES: Final = 60
@@ -111,7 +110,7 @@ def main(service: ServiceDefinition, argv: Sequence[str]) -> int:
     """
     if not __debug__:
         sys.stderr.write("refused: assertions are off (python -O), and money code relies on them\n")
-        return EXIT_CONFIG
+        return supervise.EXIT_CONFIG
     try:
         arguments = _parser(service).parse_args(argv)
     except SystemExit as error:
@@ -124,9 +123,8 @@ def main(service: ServiceDefinition, argv: Sequence[str]) -> int:
             crash.arm(values.crash_at)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(service, values, arguments))
-    except (ConfigInvalid, StartRefused) as error:
-        sys.stderr.write(f"{service.name}: {error}\n")
-        return EXIT_CONFIG
+    except Exception as error:  # noqa: BLE001 - told with its secrets masked, which the interpreter would not do
+        return supervise.exit_code(error)
 
 
 def _parser(service: ServiceDefinition) -> argparse.ArgumentParser:
@@ -283,4 +281,4 @@ def _listen(app: Any, host: str, port: int) -> Listener:  # noqa: ANN401 - an AS
     try:
         return Listener(app, host, port)
     except OSError as error:
-        raise StartRefused(f"port {port} cannot be listened on: {error.strerror}") from None
+        raise StartRefused(f"port {port} cannot be listened on: {os.strerror(error.errno or 0)}") from None

@@ -3,6 +3,7 @@
 import asyncio
 import enum
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,10 +11,12 @@ from typing import Final
 import structlog
 
 from defray_kernel.db import is_transient
+from defray_kernel.errors import ConfigInvalid, StartRefused
 from defray_kernel.relay import RelayBroken
 
 EXIT_DIED: Final = 70
 EXIT_TRY_AGAIN: Final = 75
+EXIT_CONFIG: Final = 78
 
 _log = structlog.get_logger()
 
@@ -59,11 +62,20 @@ async def run(parts: Sequence[Part], stop: asyncio.Event) -> int:
                 stopping[stage].set()
                 await _ended(stage, [(part, task) for part, task in tasks if part.stage == stage])
     except BaseExceptionGroup as failures:
-        errors = list(_leaves(failures))
-        for error in errors:
-            _log.error("part_died", error=type(error).__name__, exc_info=error)
-        return EXIT_TRY_AGAIN if all(is_transient(e) or isinstance(e, RelayBroken) for e in errors) else EXIT_DIED
+        return exit_code(failures)
     return 0
+
+
+def exit_code(failure: BaseException) -> int:
+    """Tell why the process ends, and return the exit code that says whether starting it again may help."""
+    errors = list(_leaves(failure))
+    refusals = [error for error in errors if isinstance(error, (ConfigInvalid, StartRefused))]
+    if refusals:
+        sys.stderr.write(f"{refusals[0]}\n")
+        return EXIT_CONFIG
+    for error in errors:
+        _log.error("part_died", error=type(error).__name__, exc_info=error)
+    return EXIT_TRY_AGAIN if all(is_transient(e) or isinstance(e, RelayBroken) for e in errors) else EXIT_DIED
 
 
 def until_stopped(
@@ -109,9 +121,9 @@ async def _ended(stage: Stage, tasks: Sequence[tuple[Part, asyncio.Task[None]]])
             task.cancel()
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from defray_kernel.http import Limits
 from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.operators import OperatorTokens
 from defray_kernel.server import Listener
+from defray_kernel.testing.eventually import eventually
 from shared.tests.edge import toy
 
 if TYPE_CHECKING:
@@ -66,9 +68,7 @@ Start = Callable[..., Awaitable[Running]]
 
 @pytest.fixture
 async def migrated(fresh_database: ProvisionedDatabase) -> ProvisionedDatabase:
-    await migrate.apply(
-        fresh_database.owner_dsn("payment"), directories=toy.MIGRATIONS, runtime_role="defray_payment"
-    )
+    await migrate.apply(fresh_database.owner_dsn("payment"), directories=toy.MIGRATIONS, runtime_role="defray_payment")
     return fresh_database
 
 
@@ -85,8 +85,6 @@ def operator_key() -> Ed25519PrivateKey:
 
 @pytest.fixture(scope="session")
 def key_set(operator_key: Ed25519PrivateKey) -> bytes:
-    import json
-
     document = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(operator_key.public_key())) | {"kid": "op1"}
     return json.dumps({"keys": [document]}).encode()
 
@@ -110,12 +108,10 @@ async def serving(
         group.create_task(wiring.group_commits[0].run())
         group.create_task(wiring.directory.run(stop))
         base = f"http://127.0.0.1:{listener.port}"
-        client = await stack.enter_async_context(
-            aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0))
-        )
+        client = await stack.enter_async_context(aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0)))
         if directory is None:
-            while not wiring.directory.ready:
-                await asyncio.sleep(0.01)
+            directory_read = wiring.directory
+            await eventually(lambda: directory_read.ready, every_s=0.01, what="the directory to be read")
         yield Running(port=listener.port, client=client, database=database, directory=wiring.directory)
         await client.close()
         stop_serving.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
@@ -59,7 +59,7 @@ async def test_the_runtime_role_can_only_append(database: Database) -> None:
                 await connection.execute(statement)
 
 
-async def damage(connection: Any, dice: random.Random) -> str:
+async def damage(connection: asyncpg.Connection[asyncpg.Record], dice: random.Random) -> str:
     kind = dice.choice(["edit", "delete", "swap", "truncate", "insert", "rehash", "head", "time"])
     seq = dice.randint(1, ROWS)
     match kind:

@@ -163,7 +163,11 @@ async def test_media_types_and_encodings(toy_service: Running) -> None:
 
 
 async def test_idempotency_key_forms(toy_service: Running) -> None:
-    for key, code in ((None, "idempotency_key_missing"), ("k" * 256, "idempotency_key_invalid"), ("a b", "idempotency_key_invalid")):
+    for key, code in (
+        (None, "idempotency_key_missing"),
+        ("k" * 256, "idempotency_key_invalid"),
+        ("a b", "idempotency_key_invalid"),
+    ):
         status, answer, _ = await toy_service.post(note(), key=key)
         assert (status, json.loads(answer)["code"]) == (400, code)
     head = b"POST /v1/notes HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
@@ -282,6 +286,7 @@ async def test_too_many_at_once_are_told_to_come_back(database: Database) -> Non
 
 async def test_one_merchant_over_its_rate_does_not_slow_the_other(database: Database) -> None:
     async with serving(database, limits=Limits(merchant_rate_per_s=20)) as running:
+
         async def read(api_key: str) -> int:
             return (await running.get("/v1/notes/ord_1", api_key))[0]
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -41,7 +42,17 @@ async def test_each_merchant_sees_only_its_own(toy_service: Running) -> None:
 
 
 async def test_every_bad_credential_gets_the_same_answer(toy_service: Running) -> None:
-    bad = [None, "", "x", "sk_test_unknown", toy.EXPIRED_KEY, toy.KEYS[0] + "x", toy.KEYS[0][:-1], "eyJ.payment.token", "sk_" + "a" * 5000]
+    bad = [
+        None,
+        "",
+        "x",
+        "sk_test_unknown",
+        toy.EXPIRED_KEY,
+        toy.KEYS[0] + "x",
+        toy.KEYS[0][:-1],
+        "eyJ.payment.token",
+        "sk_" + "a" * 5000,
+    ]
     answers = set()
     for credential in bad:
         status, answer, headers = await toy_service.get("/v1/notes/ord_1", credential)
@@ -74,13 +85,22 @@ async def test_correlation_and_trace_are_taken_over_or_made(toy_service: Running
         assert body["traceparent"].split("-")[1] == trace_id
         assert body["bytes"] == 3
     for bad in ("a b c d e f", "x" * 65, "é" * 10):
-        async with toy_service.client.post("/v1/echo", data=b"", headers={"X-Correlation-Id": bad, "traceparent": "00-0-0-0"}) as reply:
+        async with toy_service.client.post(
+            "/v1/echo", data=b"", headers={"X-Correlation-Id": bad, "traceparent": "00-0-0-0"}
+        ) as reply:
             assert len(reply.headers["X-Correlation-Id"]) == 32
 
 
-def token(key: Ed25519PrivateKey, **changes: Any) -> str:
+def token(key: Ed25519PrivateKey, **changes: object) -> str:
     now = int(time.time())
-    claims = {"sub": "alice", "iss": ISSUER, "aud": AUDIENCE, "iat": now, "exp": now + 300, "roles": ["viewer"]} | changes
+    claims = {
+        "sub": "alice",
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "iat": now,
+        "exp": now + 300,
+        "roles": ["viewer"],
+    } | changes
     claims = {name: value for name, value in claims.items() if value is not ...}
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": "op1"})
 
@@ -106,8 +126,19 @@ def test_forged_and_stale_operator_tokens_are_refused(operator_key: Ed25519Priva
     assert tokens.verify(token(operator_key)) is not None
     now = int(time.time())
     changes: list[dict[str, Any]] = [
-        {"exp": now - 60}, {"exp": ...}, {"iat": ...}, {"sub": ...}, {"iss": "https://evil.test"}, {"aud": "defray-payment"},
-        {"roles": []}, {"roles": ["root"]}, {"roles": "viewer"}, {"roles": ...}, {"roles": None}, {"nbf": now + 600}, {"sub": "x" * 300},
+        {"exp": now - 60},
+        {"exp": ...},
+        {"iat": ...},
+        {"sub": ...},
+        {"iss": "https://evil.test"},
+        {"aud": "defray-payment"},
+        {"roles": []},
+        {"roles": ["root"]},
+        {"roles": "viewer"},
+        {"roles": ...},
+        {"roles": None},
+        {"nbf": now + 600},
+        {"sub": "x" * 300},
     ]
     for change in changes:
         assert tokens.verify(token(operator_key, **change)) is None, change
@@ -131,14 +162,20 @@ def test_forged_and_stale_operator_tokens_are_refused(operator_key: Ed25519Priva
 
 def state_event(state: MerchantState, sequence: int) -> Event[MerchantState]:
     return Event(
-        id=ids.uuid7(), source="settlement", subject=state.merchant_id, key=state.merchant_id, sequence=sequence,
-        time=SystemClock().real(), correlation_id="c", causation_id=None, traceparent=None, data=state,
+        id=ids.uuid7(),
+        source="settlement",
+        subject=state.merchant_id,
+        key=state.merchant_id,
+        sequence=sequence,
+        time=SystemClock().real(),
+        correlation_id="c",
+        causation_id=None,
+        traceparent=None,
+        data=state,
     )
 
 
 async def test_the_projection_keeps_the_newest_state_and_disables_what_it_cannot_read(database: Database) -> None:
-    import msgspec
-
     clock = SystemClock()
     first, second = toy.states()
     renamed = msgspec.structs.replace(first, name="New name")

@@ -97,10 +97,13 @@ async def test_a_twin_of_an_open_decision_waits_and_replays(database: Database) 
 
 
 async def test_a_twin_of_a_rolled_back_decision_is_fresh(database: Database) -> None:
-    with pytest.raises(RuntimeError):
+    async def die() -> None:
         async with database.transaction() as tx:
             assert await idempotency.claim(tx, [wish()], SystemClock()) == [Fresh()]
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await die()
     async with database.transaction() as tx:
         assert await idempotency.claim(tx, [wish()], SystemClock()) == [Fresh()]
 

@@ -45,7 +45,7 @@ class PlaceNote(RequestModel):
     title: Annotated[str, Text(40)]
     amount_minor: AmountMinor
     currency: CurrencyCode
-    parts: Annotated[list[Part], Field(max_length=100)] = []
+    parts: Annotated[tuple[Part, ...], Field(max_length=100)] = ()
 
 
 class NoteBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +144,9 @@ class Routes:
 
 
 async def echo_length(call: Call[None]) -> Reply:
-    return Reply(content={"bytes": len(call.raw), "correlation_id": call.correlation_id, "traceparent": call.traceparent})
+    return Reply(
+        content={"bytes": len(call.raw), "correlation_id": call.correlation_id, "traceparent": call.traceparent}
+    )
 
 
 async def sleep(call: Call[None]) -> Reply:
@@ -167,11 +169,16 @@ async def who(call: Call[None]) -> Reply:
 def states() -> list[MerchantState]:
     def key(text: str, scopes: list[str], expires_at: dt.datetime | None = None) -> ApiKeyV1:
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return ApiKeyV1(key_id="key_" + digest[:8], prefix=text[:12], sha256=digest, scopes=scopes, expires_at=expires_at)
+        return ApiKeyV1(
+            key_id="key_" + digest[:8], prefix=text[:12], sha256=digest, scopes=scopes, expires_at=expires_at
+        )
 
     past = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     both = ["notes:write", "notes:read"]
-    keys = ([key(KEYS[0], both), key(READ_ONLY_KEY, ["notes:read"]), key(EXPIRED_KEY, both, past)], [key(KEYS[1], both)])
+    keys = (
+        [key(KEYS[0], both), key(READ_ONLY_KEY, ["notes:read"]), key(EXPIRED_KEY, both, past)],
+        [key(KEYS[1], both)],
+    )
     return [
         MerchantState(
             merchant_id=ids.show("mer", merchant_id),
