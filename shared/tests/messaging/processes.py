@@ -37,6 +37,11 @@ class Worker:
         """As a power cut would."""
         self.signal(signal.SIGKILL)
 
+    def wait(self, within_s: float) -> int:
+        """Its exit code, once it ends. Raises TimeoutExpired."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
     def revive(self) -> None:
         """Start it again when it is dead, as a supervisor would."""
         assert self._process is not None

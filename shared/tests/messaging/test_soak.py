@@ -10,7 +10,6 @@ from pathlib import Path
 
 from defray_kernel.db import Database
 from defray_kernel.kafka import Kafka
-from defray_kernel.testing.eventually import eventually
 from defray_kernel.wakeup import Wakeup
 from shared.tests.messaging import harness
 from shared.tests.messaging.conftest import Running, Schema
@@ -55,7 +54,7 @@ async def test_soak_with_kills_freezes_and_poison(
             tasks.create_task(_harass(relays, readers, for_s))
         for worker in workers:
             worker.revive()
-        await _drained(database)
+        await harness.drained(database)
     except BaseException:
         for worker in workers:
             print(worker.last_lines())
@@ -69,17 +68,7 @@ async def test_soak_with_kills_freezes_and_poison(
     print(f"soak: {committed} events in {for_s:.0f} s, deaths by exit code {kills}")
     assert kills.get(-signal.SIGKILL, 0) >= for_s / 4
     assert set(kills) <= {-signal.SIGKILL}, [worker.last_lines() for worker in workers]
-    async with database.read() as connection:
-        assert await connection.fetch("SELECT * FROM wrong") == []
-        assert await connection.fetchval("SELECT sum(event_seq) FROM thing") == committed
-        differences = await connection.fetch(
-            "SELECT t.key, t.event_seq, s.last_seq, s.applied FROM thing t LEFT JOIN seen s ON s.subject = t.key"
-            " WHERE (t.event_seq, t.event_seq) IS DISTINCT FROM (s.last_seq, s.applied)"
-        )
-        assert differences == []
-        sent = "SELECT count(*) FROM event_log WHERE topic = $1"
-        assert await connection.fetchval(sent, topic) == committed
-        assert await connection.fetchval("SELECT count(*) FROM parked_event") == 0
+    await harness.assert_exact(database, topic, committed)
 
 
 async def _poison_and_cure(database: Database, for_s: float) -> None:
@@ -113,19 +102,3 @@ async def _harass(relays: list[Worker], readers: list[Worker], for_s: float) -> 
         await asyncio.sleep(rng.uniform(0.5, 1.5))
         for worker in (*relays, *readers):
             worker.revive()
-
-
-async def _drained(database: Database) -> None:
-    async def nothing_left() -> bool:
-        async with database.read() as connection:
-            left = await connection.fetchrow(
-                "SELECT (SELECT count(*) FROM outbox) AS unsent, (SELECT count(*) FROM parked_key) AS parked,"
-                " (SELECT count(*) FROM thing t LEFT JOIN seen s ON s.subject = t.key"
-                "  WHERE t.event_seq IS DISTINCT FROM s.last_seq) AS behind"
-            )
-            if left is not None and left["parked"]:
-                # Whoever cures a key tells it to try now, as `defray parked retry` does.
-                await connection.execute("UPDATE parked_key SET next_attempt_at = now()")
-            return left is not None and not any(left.values())
-
-    await eventually(nothing_left, within_s=40, every_s=0.3, what="all events applied and no key parked")

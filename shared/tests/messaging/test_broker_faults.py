@@ -1,0 +1,134 @@
+"""The broker dies under load and comes back, or stands still for longer than every time limit: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from pathlib import Path
+
+from defray_kernel.db import Database
+from defray_kernel.kafka import Kafka
+from defray_kernel.wakeup import Wakeup
+from defray_sandbox.stack.kafka import KafkaBroker
+from shared.tests.messaging import harness
+from shared.tests.messaging.conftest import Running, Schema, make_topic
+from shared.tests.messaging.processes import Worker
+
+KEYS = [f"key-{n}" for n in range(60)]
+LONGER_THAN_EVERY_LIMIT_S = 18.0
+
+
+async def test_broker_killed_and_frozen_under_load(
+    database: Database, schema: Schema, private_kafka: KafkaBroker, running: Running, tmp_path: Path, *, long_form: bool
+) -> None:
+    """A relay that is left in doubt leaves with exit code 75 and is started again, as a supervisor would."""
+    await asyncio.to_thread(private_kafka.start)
+    kafka = Kafka(bootstrap=private_kafka.bootstrap, session_timeout_ms=1_500)
+    topic = await make_topic(kafka)
+    relay = Worker("relay", schema.dsn, kafka.bootstrap, log=tmp_path / "relay.log")
+    reader = Worker("reader", schema.dsn, kafka.bootstrap, topic, log=tmp_path / "reader.log")
+    workers = (relay, reader)
+    for worker in workers:
+        worker.start()
+    wakeup = Wakeup(database)
+    committed, over = 0, asyncio.Event()
+
+    async def write(seed: int) -> None:
+        nonlocal committed
+        rng = random.Random(seed)
+        connection = await database.connect()
+        try:
+            while not over.is_set():
+                events = await harness.write_once(connection, topic, KEYS, rng)
+                committed += events
+                wakeup.poke()
+                await asyncio.sleep(0.01)
+        finally:
+            await connection.close()
+
+    async def supervise() -> None:
+        while not over.is_set():
+            await asyncio.sleep(0.5)
+            for worker in workers:
+                worker.revive()
+
+    async def break_things() -> None:
+        for _ in range(5 if long_form else 1):
+            await asyncio.sleep(3.0)
+            private_kafka.kill()
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(private_kafka.start)
+            await asyncio.sleep(3.0)
+            private_kafka.freeze()
+            await asyncio.sleep(LONGER_THAN_EVERY_LIMIT_S)
+            private_kafka.thaw()
+            await asyncio.sleep(2.0)
+        over.set()
+
+    try:
+        async with running(wakeup.run), asyncio.TaskGroup() as tasks:
+            tasks.create_task(supervise())
+            tasks.create_task(break_things())
+            for seed in range(3):
+                tasks.create_task(write(seed))
+        async with asyncio.TaskGroup() as tasks:
+            over.clear()
+            supervising = tasks.create_task(supervise())
+            await harness.drained(database)
+            over.set()
+            await supervising
+    except BaseException:
+        for worker in workers:
+            print(worker.last_lines())
+        raise
+    finally:
+        for worker in workers:
+            worker.end()
+    deaths = Counter(relay.deaths)
+    repeats = len(await harness.read_topic(kafka, topic)) - committed
+    print(f"broker faults: {committed} events, relay left {deaths}, {repeats} repeats in the log")
+    assert reader.deaths == []
+    assert set(deaths) <= {75}
+    assert deaths[75] >= 1, "the relay sat through a broker that answered nothing"
+    await harness.assert_exact(database, topic, committed)
+
+
+async def test_every_crash_point_leaves_nothing_lost_or_doubled(
+    database: Database, schema: Schema, kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    committed = 0
+    parts = {
+        "relay.after_read": "relay",
+        "relay.after_send": "relay",
+        "relay.before_commit": "relay",
+        "consumer.before_commit": "reader",
+        "consumer.after_commit": "reader",
+    }
+    arguments = {"relay": (), "reader": (topic,)}
+    for point, script in parts.items():
+        async with database.transaction() as tx:
+            await harness.announce(tx, topic, KEYS)
+        committed += len(KEYS)
+        # The consumer's points are reached once the relay's have all been passed: the rows go out with a whole relay.
+        helper = Worker("relay", schema.dsn, kafka.bootstrap, log=tmp_path / "helper.log")
+        victim = Worker(script, schema.dsn, kafka.bootstrap, *arguments[script], point, log=tmp_path / f"{point}.log")
+        victim.start()
+        if script == "reader":
+            helper.start()
+        assert await asyncio.to_thread(victim.wait, 30) == -signal.SIGKILL, victim.last_lines()
+        if script == "reader":
+            helper.end()
+    workers = [
+        Worker("relay", schema.dsn, kafka.bootstrap, log=tmp_path / "relay.log"),
+        Worker("reader", schema.dsn, kafka.bootstrap, topic, log=tmp_path / "reader.log"),
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        await harness.drained(database)
+    finally:
+        for worker in workers:
+            worker.end()
+    await harness.assert_exact(database, topic, committed)
