@@ -1,21 +1,27 @@
 """The command `defray`: brings the local stack up, demonstrates it, and pulls its levers."""
 
 import asyncio
+import getpass
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from defray_sandbox.stack.errors import StackError
-from defray_sandbox.stack.paths import stack_paths
+from defray_sandbox.stack.paths import in_use, stack_paths
 from defray_sandbox.timeline import Timeline
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 clock_app = typer.Typer(help="Business time: expiry, due dates, retries and cut-offs follow it.", no_args_is_help=True)
 app.add_typer(clock_app, name="clock")
+parked_app = typer.Typer(help="Keys whose events wait behind one that failed.", no_args_is_help=True)
+app.add_typer(parked_app, name="parked")
 
 Postgres = Annotated[str | None, typer.Option(help="A PostgreSQL of your own: a DSN that may create roles.")]
+Service = Annotated[str, typer.Argument(help="order, payment, settlement or notifier")]
+Consumer = Annotated[str, typer.Argument(help="As `list` names it.")]
+Key = Annotated[str, typer.Argument(help="As `list` names it.")]
 Kafka = Annotated[str | None, typer.Option(help="A Kafka of your own: host:port, plaintext.")]
 
 
@@ -68,19 +74,53 @@ def clock_advance(duration: Annotated[str, typer.Argument(help="45s, 90m, 2h30m,
     raise typer.Exit(_run(move(), Timeline()))
 
 
+@parked_app.command("list")
+def parked_list() -> None:
+    """List the parked keys of every service, one JSON line each."""
+    from defray_sandbox.stack.provision import SERVICES
+
+    for service in SERVICES:
+        if code := _parked(service, ["list"], prefix=f"{service:<11}"):
+            raise typer.Exit(code)
+
+
+@parked_app.command("retry")
+def parked_retry(service: Service, consumer: Consumer, key: Key) -> None:
+    """Try the events of a parked key again now."""
+    raise typer.Exit(_parked(service, ["retry", consumer, key, "--actor", getpass.getuser()]))
+
+
+@parked_app.command("skip")
+def parked_skip(
+    service: Service, consumer: Consumer, key: Key, reason: Annotated[str, typer.Option(help="Kept in the audit log.")]
+) -> None:
+    """Give up the first event of a parked key."""
+    arguments = ["skip", consumer, key, "--actor", getpass.getuser(), "--reason", reason]
+    raise typer.Exit(_parked(service, arguments))
+
+
 @app.command()
 def clean() -> None:
     """Remove all data of this checkout's sandbox; refused while one runs."""
-    from defray_sandbox.stack.processes import FileLock
-
     paths = stack_paths()
-    for folder in (paths.stack, *paths.scratch.iterdir()):
-        lock = FileLock(folder / "run.lock")
-        if not lock.try_acquire():
-            Timeline().fail(StackError(f"a sandbox runs in {folder}", "stop it first (Ctrl-C where it runs)"))
-            raise typer.Exit(1)
-        lock.release()
+    if used := in_use(paths):
+        Timeline().fail(StackError(f"something runs in {used[0]}", "stop it first (Ctrl-C where it runs)"))
+        raise typer.Exit(1)
     shutil.rmtree(paths.base)
+
+
+def _parked(service: str, arguments: Sequence[str], *, prefix: str = "") -> int:
+    from defray_sandbox.parked import run_verb
+    from defray_sandbox.up import open_site
+
+    try:
+        code, said = run_verb(open_site(), service, arguments)
+    except StackError as error:
+        Timeline().fail(error)
+        return 1
+    for line in said.splitlines():
+        typer.echo(prefix + line)
+    return code
 
 
 def _run(work: Coroutine[Any, Any, int], timeline: Timeline) -> int:

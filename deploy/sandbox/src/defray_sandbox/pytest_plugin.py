@@ -18,7 +18,6 @@ from defray_sandbox.settings import read_settings
 from defray_sandbox.stack.kafka import KafkaBroker
 from defray_sandbox.stack.paths import private_folder, stack_paths, sweep_scratch
 from defray_sandbox.stack.postgres import PostgresServer
-from defray_sandbox.stack.processes import FileLock
 from defray_sandbox.stack.provision import (
     ProvisionedDatabase,
     copy_database,
@@ -36,11 +35,8 @@ def server_folder() -> Iterator[Path]:
     paths = stack_paths()
     sweep_scratch(paths)
     folder = private_folder(paths, f"test-{read_settings().xdist_worker}")
-    lock = FileLock(folder / "run.lock")
-    lock.try_acquire()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
-    lock.release()
 
 
 @pytest.fixture(scope="session")

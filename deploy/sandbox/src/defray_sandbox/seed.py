@@ -1,5 +1,6 @@
 """Seeds the sandbox's two merchants, kept strictly apart, with one API key each and a shop that takes their webhooks."""
 
+import asyncio
 import json
 from dataclasses import asdict, dataclass
 
@@ -12,10 +13,16 @@ _KNOWN_WITHIN_S = 20.0
 _SCOPES = (
     "orders:read", "orders:write", "payments:read", "payments:write", "ledger:read", "webhooks:read", "webhooks:write",
 )  # fmt: skip
-_WISHES = (
-    ("lantern", {"name": "Lantern Books", "currencies": ["CNY", "USD"], "fee_basis_points": 60, "mode": "test"}),
-    ("harbour", {"name": "Harbour Tea", "currencies": ["CNY"], "fee_basis_points": 38, "mode": "test"}),
-)
+_WISHES: dict[str, dict[str, object]] = {
+    "lantern": {"name": "Lantern Books", "currencies": ["CNY", "USD"], "fee_basis_points": 60, "mode": "test"},
+    "harbour": {"name": "Harbour Tea", "currencies": ["CNY"], "fee_basis_points": 38, "mode": "test"},
+}
+_LOOKS = {
+    "order": "/v1/orders?merchant_order_no=none",
+    "payment": f"/v1/payments?order_id=ord_{0:032x}",
+    "notifier": "/v1/webhook-endpoints",
+}
+"""What a merchant may look at in each service that learns of merchants by events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +47,10 @@ async def seed_merchants(site: Site, doors: Doors) -> list[SeededMerchant]:
     """
     operator = site.credentials.operator_token("seed", ["operator", "viewer"])
     known = await _known(site, doors, operator)
-    seeded = [known.get(shop) or await _register(site, doors, operator, shop, wish) for shop, wish in _WISHES]
+    missing = {shop: wish for shop, wish in _WISHES.items() if shop not in known}
+    fresh = await asyncio.gather(*(_register(site, doors, operator, shop, wish) for shop, wish in missing.items()))
+    registered = known | {merchant.shop: merchant for merchant in fresh}
+    seeded = [registered[shop] for shop in _WISHES]
     write_private(site.credentials.merchants, json.dumps([asdict(merchant) for merchant in seeded], indent=1))
     for merchant in seeded:
         control = f"{site.addresses.shop.internal_url}/shops/{merchant.shop}"
@@ -87,7 +97,7 @@ async def _register(site: Site, doors: Doors, operator: str, shop: str, wish: di
 
 async def _wait_until_known(site: Site, doors: Doors, api_key: str) -> None:
     """The registry is told by an event, so the other services know the key a moment later."""
-    for service, path in (("order", "/v1/orders?merchant_order_no=none"), ("notifier", "/v1/webhook-endpoints")):
+    for service, path in _LOOKS.items():
         url = site.addresses.services[service].public_url + path
 
         async def known(url: str = url) -> bool | None:

@@ -54,8 +54,6 @@ def main() -> None:
     folder = private_folder(stack_paths(), "aot")
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        held = FileLock(folder / "run.lock")
-        held.try_acquire()
         broker = KafkaBroker(folder / "kafka")
         stack.callback(broker.kill)
         broker.start(record_aot=True)

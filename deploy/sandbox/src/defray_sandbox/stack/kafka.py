@@ -137,7 +137,7 @@ class KafkaBroker:
             options = [f"-XX:AOTCacheOutput={files.aot_cache.with_suffix('.new')}"]
         elif files.aot_cache is not None and files.aot_cache.exists():
             # A cache that does not fit is ignored by Java, which then starts as slowly as without.
-            options = [f"-XX:AOTCache={files.aot_cache}", "-Xlog:aot=off", "-Xlog:cds=off"]
+            options = [f"-XX:AOTCache={files.aot_cache}", "-Xlog:aot*=off", "-Xlog:cds*=off"]
         self._process.log.write_text("")
         argv = [*self._java(files, *options), "kafka.Kafka", str(self._properties)]
         self._process.spawn(argv, env=_environment(), cwd=self.folder)

@@ -20,7 +20,7 @@ from defray_sandbox.stack.credentials import Credentials, make_credentials, writ
 from defray_sandbox.stack.environment import Addresses, Ports, Site
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.kafka import KafkaBroker
-from defray_sandbox.stack.paths import CHECKOUT
+from defray_sandbox.stack.paths import CHECKOUT, RUN_LOCK
 from defray_sandbox.stack.postgres import PostgresServer
 from defray_sandbox.stack.processes import FileLock, free_port
 from defray_sandbox.stack.provision import SERVICES, ProvisionedDatabase, provision, stored_passwords
@@ -79,7 +79,7 @@ async def local_stack(options: Options, tell: Tell) -> AsyncIterator[LocalStack]
     Raises `StackError` when the folder is in use or something does not come up.
     """
     options.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(options.folder / "run.lock")
+    lock = FileLock(options.folder / RUN_LOCK)
     if not lock.try_acquire():
         message = f"another sandbox uses {options.folder}"
         raise StackError(message, "stop it first (Ctrl-C where it runs)")

@@ -13,6 +13,10 @@ from defray_sandbox.stack.processes import FileLock
 
 CHECKOUT = Path(__file__).resolve().parents[5]
 """The root of the repository this package was installed from (the installation is editable)."""
+RUN_LOCK = "run.lock"
+"""Held by the sandbox that runs in a folder."""
+
+_HELD = "held.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,20 +76,34 @@ def reachable_by_others(path: Path) -> bool:
 
 
 def private_folder(paths: StackPaths, purpose: str) -> Path:
-    """Make a new folder under `scratch` for one run; the caller removes it, a later run removes what a crash left."""
-    folder = paths.scratch / f"{purpose}-{secrets.token_hex(4)}"
-    folder.mkdir(mode=0o755)
-    folder.chmod(0o755)
-    return folder
+    """Make a new folder under `scratch` for this process; the caller removes it, a later run removes what a crash left."""
+    name = f"{purpose}-{secrets.token_hex(4)}"
+    partial = paths.scratch / f".{name}"
+    partial.mkdir(mode=0o755)
+    partial.chmod(0o755)
+    # Never released: the lock ends with this process and tells other runs that the folder is in use.
+    FileLock(partial / _HELD).try_acquire()
+    return partial.rename(paths.scratch / name)
 
 
 def sweep_scratch(paths: StackPaths) -> None:
-    """Remove the private folders that no living run holds (each run keeps `<folder>/run.lock` locked)."""
+    """Remove the private folders whose process has ended."""
     for folder in paths.scratch.iterdir():
-        lock = FileLock(folder / "run.lock")
-        if (folder / "run.lock").exists() and lock.try_acquire():
+        lock = FileLock(folder / _HELD)
+        if (folder / _HELD).exists() and not folder.name.startswith(".") and lock.try_acquire():
             shutil.rmtree(folder, ignore_errors=True)
             lock.release()
+
+
+def in_use(paths: StackPaths) -> list[Path]:
+    """Return the folders that a running sandbox, test or measurement works in."""
+    used = []
+    for lock_file in (paths.stack / RUN_LOCK, *paths.scratch.glob(f"*/{_HELD}")):
+        lock = FileLock(lock_file)
+        if lock_file.exists() and not lock.try_acquire():
+            used.append(lock_file.parent)
+        lock.release()
+    return used
 
 
 def _usable(base: Path, uid: int) -> bool:
