@@ -62,7 +62,8 @@ def test_every_event_of_an_order_or_a_payment_is_heard_by_the_notifier() -> None
 def test_openapi_is_read_by_another_s_validator(service: str, name: str) -> None:
     document = json.loads((ROOT / "services" / service / name).read_text(encoding="utf-8"))
     assert judges.ask("documents", "openapi", document) == []
-    assert document["paths"]
+    # A service without operators' acts of its own has an internal port all the same: health, metrics, parked keys.
+    assert document["paths"] or name == "openapi.internal.json"
     assert judges.ask("documents", "openapi", {**document, "paths": {"orders": {"get": {}}}}) != []
 
 
