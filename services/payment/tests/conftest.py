@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
@@ -49,7 +50,7 @@ from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, p
 
 from .given import ACCOUNT, PRICE
 
-TIMEOUT_S = 1.5
+TIMEOUT_S = 0.8
 SCOPES = ["payments:read", "payments:write"]
 FILLED = [
     "attempt",
@@ -131,12 +132,25 @@ def our_keys(channel_keys: Path, tmp_path_factory: pytest.TempPathFactory) -> We
     )
 
 
-@pytest_asyncio.fixture
-async def simulator(tmp_path: Path, channel_keys: Path) -> AsyncIterator[WechatSimulator]:
-    """The channel as a process of its own."""
-    shutil.copytree(channel_keys, tmp_path / "simulator" / "keys")
-    async with WechatSimulator(tmp_path / "simulator", ["--retry-scale", "0.001"]) as running:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def channel_process(
+    tmp_path_factory: pytest.TempPathFactory, channel_keys: Path
+) -> AsyncIterator[WechatSimulator]:
+    """The channel as a process of its own, one for all tests."""
+    folder = tmp_path_factory.mktemp("simulator")
+    shutil.copytree(channel_keys, folder / "keys")
+    async with WechatSimulator(folder, ["--retry-scale", "0.001"]) as running:
         yield running
+
+
+@pytest_asyncio.fixture
+async def simulator(channel_process: WechatSimulator) -> AsyncIterator[WechatSimulator]:
+    """Its levers, in this test's own loop; everything that an earlier test did is forgotten."""
+    ports = [urlsplit(url).port or 0 for url in (channel_process.base_url, channel_process.control_url)]
+    levers = WechatSimulator(channel_process.folder, ports=(ports[0], ports[1]))
+    await levers.control("/control/reset", {})
+    yield levers
+    await levers.__aexit__()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +228,7 @@ class Service:
     one: Shop
     other: Shop
 
-    def order(self, shop_: Shop | None = None, **changes: Any) -> OrderTerms:
+    def order(self, shop_: Shop | None = None, **changes: object) -> OrderTerms:
         values: dict[str, Any] = {
             "order_id": OrderId(uuid7()),
             "merchant_id": (shop_ or self.one).merchant_id,

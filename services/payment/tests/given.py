@@ -23,7 +23,7 @@ PRICE = Money(minor=19900, currency="CNY")
 ACCOUNT = ChannelAccount(merchant_ref="1900000109", app_ref="wx8888888888888888")
 
 
-def terms(**changes: Any) -> OrderTerms:
+def terms(**changes: object) -> OrderTerms:
     values: dict[str, Any] = {
         "order_id": OrderId(uuid7()),
         "merchant_id": MerchantId(uuid7()),
@@ -34,7 +34,7 @@ def terms(**changes: Any) -> OrderTerms:
     return OrderTerms(**(values | changes))
 
 
-def payable(of: OrderTerms | None = None, **changes: Any) -> Payable:
+def payable(of: OrderTerms | None = None, **changes: object) -> Payable:
     of = of or terms()
     made = Payable(
         order_id=of.order_id,
@@ -52,7 +52,7 @@ def payable(of: OrderTerms | None = None, **changes: Any) -> Payable:
     return replace(made, **changes)
 
 
-def payment(status: PaymentStatus = PaymentStatus.PENDING, **changes: Any) -> Payment:
+def payment(status: PaymentStatus = PaymentStatus.PENDING, **changes: object) -> Payment:
     made = Payment(
         payment_id=PaymentId(uuid7()),
         order_id=OrderId(uuid7()),
@@ -75,7 +75,7 @@ def payment(status: PaymentStatus = PaymentStatus.PENDING, **changes: Any) -> Pa
     return replace(made, **changes)
 
 
-def attempt(of: Payment, status: AttemptStatus = AttemptStatus.OPEN, **changes: Any) -> Attempt:
+def attempt(of: Payment, status: AttemptStatus = AttemptStatus.OPEN, **changes: object) -> Attempt:
     made = Attempt(
         attempt_no=of.attempt_no,
         payment_id=of.payment_id,
@@ -91,7 +91,7 @@ def attempt(of: Payment, status: AttemptStatus = AttemptStatus.OPEN, **changes: 
     return replace(made, **changes)
 
 
-def claim(report: Report, attempt_no: str, **changes: Any) -> Claim:
+def claim(report: Report, attempt_no: str, **changes: object) -> Claim:
     """What the channel truthfully says of an attempt of PRICE."""
     values: dict[str, Any] = {"report": report, "source": Source.QUERY, "channel": "wechat", "attempt_no": attempt_no}
     if report is Report.PAID:
@@ -107,14 +107,14 @@ def claim(report: Report, attempt_no: str, **changes: Any) -> Claim:
     return Claim(**(values | changes))
 
 
-def report(kind: Report, attempt_no: str, **changes: Any) -> ApplyChannelReport:
+def report(kind: Report, attempt_no: str, **changes: object) -> ApplyChannelReport:
     """An answer of the channel."""
     return ApplyChannelReport(
         claim=claim(kind, attempt_no, **changes), account=ACCOUNT, cause=f"query:{attempt_no}:{kind}"
     )
 
 
-def callback(attempt_no: str, callback_id: str, **changes: Any) -> ApplyChannelReport:
+def callback(attempt_no: str, callback_id: str, **changes: object) -> ApplyChannelReport:
     """A callback that tells of money."""
     told = claim(Report.PAID, attempt_no, **({"source": Source.CALLBACK} | changes))
     heard = Callback(
@@ -148,7 +148,7 @@ def start(of: OrderTerms, *, key: str | None = None, product: str = "native") ->
     )
 
 
-def order_event(event_class: type[EventData], of: OrderTerms, sequence: int, **changes: Any) -> Event[Any]:
+def order_event(event_class: type[EventData], of: OrderTerms, sequence: int, **changes: object) -> Event[Any]:
     values: dict[str, Any] = {
         "order_id": show("ord", of.order_id),
         "merchant_id": show("mer", of.merchant_id),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from defray_kernel.clock import ManualClock
+from defray_kernel.contracts.envelope import Event
 from defray_kernel.contracts.merchant_v1 import MerchantState
 from defray_kernel.contracts.order_v1 import OrderClosing, OrderPlaced
 from defray_kernel.crypto import Envelope
@@ -47,7 +48,7 @@ class World:
         async with self.database.transaction() as tx:
             return await start_payment.handle(commands, tx, self.clock, answers=self.answers)
 
-    async def begun(self, of: OrderTerms, **changes: Any) -> Send:
+    async def begun(self, of: OrderTerms, **changes: object) -> Send:
         (outcome,) = await self.start(start(of, **changes))
         assert isinstance(outcome, Send)
         return outcome
@@ -62,7 +63,7 @@ class World:
         await self.apply(report(Report.OPENED, begun.attempt.attempt_no))
         return begun
 
-    async def hear(self, *events: Any) -> None:
+    async def hear(self, *events: Event[Any]) -> None:
         async with self.database.transaction() as tx:
             await project_order.lock(events, tx)
             for event in events:
