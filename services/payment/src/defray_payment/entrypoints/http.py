@@ -190,6 +190,8 @@ class PaymentsApi:
                 key=call.idempotency_key,
                 request_hash=call.request_hash,
                 mode="conversation",
+                # One call to the channel and two commits; a crash in between keeps a buyer from the QR text for so long.
+                lease_s=2 * self.channel_timeout_s + 8,
             ),
             order_id=order_id,
             terms=terms,
