@@ -1,0 +1,1 @@
+"""Decide: one file for each thing this service can be asked to do."""

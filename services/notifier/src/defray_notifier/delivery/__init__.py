@@ -1,0 +1,1 @@
+"""The outside world: merchants' endpoints, reached with care."""

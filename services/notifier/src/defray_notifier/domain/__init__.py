@@ -1,0 +1,1 @@
+"""Rule: pure; no clock, no database, no network."""

@@ -1,0 +1,57 @@
+"""A message: what is told about one event to one endpoint, frozen when it is first told."""
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from defray_kernel.contracts import order_v1, payment_v1
+from defray_kernel.contracts.envelope import Event
+from defray_kernel.contracts.order_v1 import OrderStateV1
+from defray_kernel.contracts.payment_v1 import PaymentStateV1
+from defray_kernel.ids import DeliveryId, EndpointId, MerchantId, MessageId
+
+Told: TypeAlias = OrderStateV1 | PaymentStateV1
+
+TOLD: Final[tuple[type[Told], ...]] = (
+    order_v1.OrderPlaced,
+    order_v1.OrderClosing,
+    order_v1.OrderPaid,
+    order_v1.OrderCancelled,
+    order_v1.OrderExpired,
+    payment_v1.PaymentCreated,
+    payment_v1.PaymentPending,
+    payment_v1.PaymentSucceeded,
+    payment_v1.PaymentFailed,
+    payment_v1.PaymentClosed,
+    payment_v1.PaymentPaidLate,
+    payment_v1.PaymentDuplicate,
+)
+"""Every public event that is a merchant's own affair; `payable.closed.v1` is between our services."""
+TOLD_TYPES: Final = frozenset(told.TYPE for told in TOLD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message with its delivery; (endpoint, event) is its natural key."""
+
+    message_id: MessageId
+    delivery_id: DeliveryId
+    endpoint_id: EndpointId
+    merchant_id: MerchantId
+    event_id: UUID
+    event_type: str
+    subject: str
+    sequence: int
+    payload: bytes
+    correlation_id: str
+
+
+def payload(event: Event[Told]) -> bytes:
+    """The body to be signed and sent: `type`, `timestamp`, and `data` with the object's full state and its sequence.
+
+    Deliveries may overtake each other; by `sequence` a receiver drops what is older than what it knows.
+    """
+    data = msgspec.structs.asdict(event.data) | {"sequence": event.sequence}
+    return msgspec.json.encode({"type": event.type, "timestamp": event.time, "data": data})

@@ -1,0 +1,1 @@
+"""Hear: what reaches this service, by HTTP, by event and by time."""

@@ -1,0 +1,23 @@
+"""What the notifier listens to: one line per event (beside merchants, which the kernel projects)."""
+
+from typing import Any, Final
+
+from defray_kernel.consumer import Subscription
+from defray_kernel.contracts import order_v1, payment_v1
+from defray_notifier.commands import tell_merchants
+
+EVENTS_TOPICS: Final = (order_v1.TOPIC, payment_v1.TOPIC)
+EVENTS: Final[tuple[Subscription[Any], ...]] = (
+    Subscription(order_v1.OrderPlaced, tell_merchants.handle),
+    Subscription(order_v1.OrderClosing, tell_merchants.handle),
+    Subscription(order_v1.OrderPaid, tell_merchants.handle),
+    Subscription(order_v1.OrderCancelled, tell_merchants.handle),
+    Subscription(order_v1.OrderExpired, tell_merchants.handle),
+    Subscription(payment_v1.PaymentCreated, tell_merchants.handle),
+    Subscription(payment_v1.PaymentPending, tell_merchants.handle),
+    Subscription(payment_v1.PaymentSucceeded, tell_merchants.handle),
+    Subscription(payment_v1.PaymentFailed, tell_merchants.handle),
+    Subscription(payment_v1.PaymentClosed, tell_merchants.handle),
+    Subscription(payment_v1.PaymentPaidLate, tell_merchants.handle),
+    Subscription(payment_v1.PaymentDuplicate, tell_merchants.handle),
+)

@@ -1,0 +1,1 @@
+"""Remember: all SQL of this service, named."""
