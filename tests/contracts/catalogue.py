@@ -36,15 +36,23 @@ def document_text() -> str:
 
 def _event(event: type[EventData], readers: list[str]) -> str:
     schema = event_schema(event.TYPE)
-    body = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    name = schema["$ref"].rpartition("/")[2]
+    parts = "".join(
+        f"\nA `{part}` holds: {body['description']}\n\n{_table(body)}\n"
+        for part, body in sorted(schema["$defs"].items())
+        if part != name
+    )
+    heard = ", ".join(readers) or "nobody yet"
+    return f"\n### `{event.TYPE}`\n\n{inspect.getdoc(event)}\n\nHeard by: {heard}.\n\n{_table(schema['$defs'][name])}\n{parts}"
+
+
+def _table(body: dict[str, Any]) -> str:
     required = set(body.get("required", ()))
     rows = [
         f"| `{name}` | {_type(field)} | {'yes' if name in required else 'no'} |"
         for name, field in body["properties"].items()
     ]
-    heard = ", ".join(readers) or "nobody yet"
-    table = "\n".join(["| field | type | always there |", "|---|---|---|", *rows])
-    return f"\n### `{event.TYPE}`\n\n{inspect.getdoc(event)}\n\nHeard by: {heard}.\n\n{table}\n"
+    return "\n".join(["| field | type | always there |", "|---|---|---|", *rows])
 
 
 def _type(field: dict[str, Any]) -> str:

@@ -100,6 +100,12 @@ def test_required_fields_are_missed_by_name(type_name: str) -> None:
             envelope.decode_data(json.dumps(short).encode(), EVENTS[type_name])
 
 
+def test_a_time_without_an_offset_is_unreadable() -> None:
+    data = {**load("order.placed.v1")["data"], "placed_at": "2026-03-14T01:59:26"}
+    with pytest.raises(envelope.Unreadable, match="placed_at"):
+        envelope.decode_data(json.dumps(data).encode(), EVENTS["order.placed.v1"])
+
+
 def test_events_carry_no_personal_data() -> None:
     """By name: what the notifier needs of a buyer travels sealed, never as a field of a public event."""
     personal = {"email", "phone", "address", "buyer", "payer", "card", "id_number", "openid", "ip"}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import ClassVar
 
-from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.envelope import EventData, Time
 
 TOPIC = "notify.delivery.events.v1"
 
@@ -22,7 +21,7 @@ class DeliveryStateV1(EventData, frozen=True, kw_only=True):
     event_type: str
     attempts: int
     last_status: int | None = None
-    at: dt.datetime
+    at: Time
 
 
 class DeliveryDelivered(DeliveryStateV1, frozen=True, kw_only=True):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, Generic, TypeVar
+from typing import Annotated, ClassVar, Final, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 
 SPEC_VERSION: Final = "1.0"
 SEQUENCE_DIGITS: Final = 20
+
+Time = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+"""A moment in an event's body: RFC 3339 with an offset; one without is unreadable, for nobody knows when it was."""
 
 
 class EventData(msgspec.Struct, frozen=True, kw_only=True):

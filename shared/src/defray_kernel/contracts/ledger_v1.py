@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import ClassVar, Literal
 
-from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.envelope import EventData, Time
 from defray_kernel.contracts.order_v1 import Currency
 
 TOPIC = "settlement.ledger.entries.v1"
@@ -26,4 +25,4 @@ class AccountPosted(EventData, frozen=True, kw_only=True):
     delta_minor: int
     balance_minor: int
     entry_ids: list[str]
-    posted_at: dt.datetime
+    posted_at: Time

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import ClassVar, Literal
 
 import msgspec
 
-from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.envelope import EventData, Time
 
 TOPIC = "settlement.merchant.state.v1"
 
@@ -19,7 +18,7 @@ class ApiKeyV1(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     sha256: str
     scopes: list[str]
-    expires_at: dt.datetime | None = None
+    expires_at: Time | None = None
 
 
 class MerchantState(EventData, frozen=True, kw_only=True):
@@ -35,4 +34,4 @@ class MerchantState(EventData, frozen=True, kw_only=True):
     currencies: list[str]
     api_keys: list[ApiKeyV1]
     late_money: Literal["return", "reopen", "case"] = "return"
-    changed_at: dt.datetime
+    changed_at: Time

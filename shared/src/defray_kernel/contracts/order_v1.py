@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.envelope import EventData, Time
 
 TOPIC = "order.order.events.v1"
 
@@ -43,10 +42,10 @@ class OrderStateV1(EventData, frozen=True, kw_only=True):
     amount_minor: Minor
     currency: Currency
     items: list[OrderItemV1]
-    placed_at: dt.datetime
-    expires_at: dt.datetime
+    placed_at: Time
+    expires_at: Time
     closing_reason: ClosingReason | None = None
-    paid_at: dt.datetime | None = None
+    paid_at: Time | None = None
     payment_id: str | None = None
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import ClassVar, Literal
 
-from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.envelope import EventData, Time
 from defray_kernel.contracts.order_v1 import Currency, Minor
 
 TOPIC = "payment.payment.events.v1"
@@ -30,11 +29,11 @@ class PaymentStateV1(EventData, frozen=True, kw_only=True):
     channel: str
     product: str
     attempt_no: str
-    created_at: dt.datetime
-    expires_at: dt.datetime
+    created_at: Time
+    expires_at: Time
     channel_txn_id: str | None = None
     paid_minor: Minor | None = None
-    paid_at: dt.datetime | None = None
+    paid_at: Time | None = None
     failure_code: str | None = None
 
 
@@ -89,4 +88,4 @@ class PayableClosed(EventData, frozen=True, kw_only=True):
     order_id: str
     merchant_id: str
     reason: Literal["merchant", "customer", "system", "expired"]
-    closed_at: dt.datetime
+    closed_at: Time
