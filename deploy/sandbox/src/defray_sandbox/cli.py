@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import shutil
+import signal
 from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any
 
@@ -125,9 +126,23 @@ def _parked(service: str, arguments: Sequence[str], *, prefix: str = "") -> int:
 
 def _run(work: Coroutine[Any, Any, int], timeline: Timeline) -> int:
     try:
-        return asyncio.run(work)
+        return asyncio.run(_interruptible(work))
     except StackError as error:
         timeline.fail(error)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+
+
+async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
+    """A SIGTERM ends `work` as a Ctrl-C does: everything that was started is stopped in order."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
+if __name__ == "__main__":
+    app()

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from defray_sandbox.settings import read_settings
+from defray_sandbox.stack import aot
 from defray_sandbox.stack.kafka import KafkaBroker
 from defray_sandbox.stack.paths import private_folder, stack_paths, sweep_scratch
 from defray_sandbox.stack.postgres import PostgresServer
@@ -63,6 +64,7 @@ def kafka_broker(server_folder: Path) -> Iterator[str]:
     broker.start()
     yield broker.bootstrap
     broker.stop()
+    aot.ensure_in_background()
 
 
 @pytest_asyncio.fixture

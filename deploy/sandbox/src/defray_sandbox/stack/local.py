@@ -142,10 +142,12 @@ async def _servers(
 ) -> tuple[PostgresServer | None, KafkaBroker | None, Credentials]:
     postgres = None if options.postgres else PostgresServer(options.folder / "postgres")
     kafka = None if options.kafka else KafkaBroker(options.folder / "kafka")
-    for server in (postgres, kafka):
-        if server is not None:
-            stack.push_async_callback(asyncio.to_thread, server.stop)
     servers = [server for server in (postgres, kafka) if server is not None]
+
+    async def stop() -> None:
+        await asyncio.gather(*(asyncio.to_thread(server.stop) for server in servers))
+
+    stack.push_async_callback(stop)
     starts = [asyncio.ensure_future(asyncio.to_thread(server.start)) for server in servers]
     try:
         credentials = await asyncio.to_thread(make_credentials, options.folder / "credentials")
