@@ -68,7 +68,7 @@ def test_openapi_is_read_by_another_s_validator() -> None:
     broken = {**documents["order/openapi.json"], "paths": {"orders": {"get": {}}}}
     verdicts = judges.ask("documents", "openapi", {**documents, "broken": broken})
     assert verdicts.pop("broken") != []
-    assert verdicts == dict.fromkeys(documents, [])
+    assert verdicts == {name: [] for name in documents}
 
 
 @pytest.mark.parametrize("service", SERVICES)
