@@ -147,6 +147,6 @@ def verify_rsa_sha256(key: RSAPublicKey, signature: bytes, message: bytes) -> bo
 
 def _load(loader: object, *arguments: object) -> object:
     try:
-        return loader(*arguments)  # type: ignore[operator]
+        return loader(*arguments)  # type: ignore[operator]  # one loader per kind of key, each with its own signature
     except (ValueError, TypeError):
         raise ConfigInvalid("a key file is not readable PEM") from None

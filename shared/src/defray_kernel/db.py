@@ -88,7 +88,7 @@ async def _roll_back(connection: Connection, transaction: asyncpg.transaction.Tr
     try:
         if not connection.is_closed():
             await asyncio.shield(transaction.rollback())
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - see above: whatever it was, it comes second
         connection.terminate()
 
 
@@ -138,7 +138,7 @@ class Database:
         try:
             yield ReadConn(connection)
         finally:
-            await self._pool.release(connection)  # type: ignore[arg-type]
+            await self._pool.release(connection)  # type: ignore[arg-type]  # it came from this pool
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[WriteTx]:
@@ -148,7 +148,7 @@ class Database:
 
     async def _acquire(self) -> Connection:
         try:
-            return await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)  # type: ignore[return-value]
+            return await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)  # type: ignore[return-value]  # a proxy that acts as one
         except _LOST as error:
             raise Unavailable(type(error).__name__) from error
 

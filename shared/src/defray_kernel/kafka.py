@@ -174,7 +174,7 @@ async def stop(client: Client, *, within_s: float = _STOP_WITHIN_S) -> bool:
             if isinstance(client, AIOKafkaAdminClient):
                 await client.close()
             else:
-                await client.stop()  # type: ignore[no-untyped-call]
+                await client.stop()  # type: ignore[no-untyped-call]  # the library gives no types
     except (TimeoutError, KafkaError, OSError) as error:
         _log.warning("kafka_client_did_not_stop", error=type(error).__name__)
         return False

@@ -21,7 +21,7 @@ async def eventually(
         if inspect.isawaitable(answer):
             answer = await answer
         if answer:
-            return answer  # type: ignore[return-value]
+            return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s} s: {what or probe} (last answer: {answer!r})")
         await asyncio.sleep(every_s)

@@ -160,7 +160,7 @@ class PostgresServer:
             os.chown(partial, NOBODY, NOBODY)
             os.chown(handed, NOBODY, NOBODY)
         identity = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if self._as_nobody else {}
-        made = subprocess.run(  # type: ignore[call-overload]
+        made = subprocess.run(  # type: ignore[call-overload]  # identity is spread below
             [
                 self._programs / "initdb",
                 "-D",

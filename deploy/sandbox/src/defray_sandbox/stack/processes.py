@@ -131,7 +131,7 @@ class OwnedProcess:
         identity: dict[str, object] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if as_nobody else {}
         with self.log.open("ab") as output:
             self._log_start = output.tell()
-            self._child = subprocess.Popen(  # type: ignore[call-overload]
+            self._child = subprocess.Popen(  # type: ignore[call-overload]  # identity is spread below
                 argv,
                 env=dict(env),
                 cwd=cwd,
