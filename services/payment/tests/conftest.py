@@ -3,7 +3,9 @@
 import asyncio
 import datetime as dt
 import hashlib
+import io
 import json
+import logging as stdlib_logging
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -21,7 +23,7 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-from defray_kernel import migrate
+from defray_kernel import logging, migrate
 from defray_kernel.clock import Clock, SystemClock
 from defray_kernel.contracts.merchant_v1 import ApiKeyV1, MerchantState
 from defray_kernel.crypto import Envelope
@@ -50,7 +52,7 @@ from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, p
 
 from .given import ACCOUNT, PRICE
 
-TIMEOUT_S = 0.8
+TIMEOUT_S = 1.0
 SCOPES = ["payments:read", "payments:write"]
 FILLED = [
     "attempt",
@@ -102,6 +104,17 @@ async def database(migrated: ProvisionedDatabase) -> AsyncIterator[Database]:
     await owner.close()
     async with Database.open(migrated.dsn("payment")) as opened:
         yield opened
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What the service logs, in the form of production."""
+    root, stream = stdlib_logging.getLogger(), io.StringIO()
+    handlers, level = root.handlers[:], root.level
+    logging.configure("payment", "info", stream)
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
@@ -225,6 +238,7 @@ class Service:
     orders: OrderService
     edges: wiring.Edges
     querying: QueryAttempts
+    log: io.StringIO
     one: Shop
     other: Shop
 
@@ -302,7 +316,7 @@ def wechat(
 
 @pytest_asyncio.fixture
 async def service(
-    database: Database, simulator: WechatSimulator, our_keys: WechatKeys, envelope: Envelope
+    database: Database, simulator: WechatSimulator, our_keys: WechatKeys, envelope: Envelope, log: io.StringIO
 ) -> AsyncIterator[Service]:
     """The public port as in the http role, at the simulator."""
     one, other = shop("one"), shop("other")
@@ -347,6 +361,7 @@ async def service(
                 orders=orders,
                 edges=edges,
                 querying=querying,
+                log=log,
                 one=one,
                 other=other,
             )

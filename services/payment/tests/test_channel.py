@@ -123,7 +123,7 @@ async def test_a_lost_answer_is_unknown_and_a_query_tells_the_truth(
     request = creation()
     fault: dict[str, object] = {"action": action, "operation": "native", "moment": moment, "count": 1}
     if action == "delay":
-        fault["delay_s"] = 1.2
+        fault["delay_s"] = 1.4
     try:
         await simulator.control("/control/faults", fault)
     except Exception:  # noqa: BLE001 - a fault that this moment cannot have

@@ -83,7 +83,7 @@ class Webhooks:
 
     async def _keep(self, command: ApplyChannelReport, error: Exception) -> bool:
         """A callback whose decision fails alone is kept with a case, so that the channel need not repeat it in vain."""
-        _log.exception("callback_not_decided", cause=command.cause, error=type(error).__name__)
+        _log.error("callback_not_decided", cause=command.cause, error=type(error).__name__, exc_info=error)
         try:
             async with self.database.transaction() as tx:
                 await keep_undecided.handle([command], tx, self.clock)
