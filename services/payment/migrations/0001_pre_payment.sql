@@ -110,7 +110,7 @@ GRANT SELECT, INSERT ON evidence TO __RUNTIME__;
 CREATE TABLE payment_transition (
   payment_id     uuid        NOT NULL,
   version        bigint      NOT NULL,
-  from_status    text,
+  from_status    text        CHECK (length(from_status) BETWEEN 1 AND 32),
   to_status      text        NOT NULL CHECK (length(to_status) BETWEEN 1 AND 32),
   cause          text        NOT NULL CHECK (length(cause) BETWEEN 1 AND 200),
   correlation_id text        NOT NULL CHECK (length(correlation_id) BETWEEN 1 AND 200),

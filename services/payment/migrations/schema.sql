@@ -375,6 +375,7 @@ CREATE TABLE payment_transition (
   at timestamp with time zone NOT NULL,
   CONSTRAINT payment_transition_cause_check CHECK (((length(cause) >= 1) AND (length(cause) <= 200))),
   CONSTRAINT payment_transition_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 200))),
+  CONSTRAINT payment_transition_from_status_check CHECK (((length(from_status) >= 1) AND (length(from_status) <= 32))),
   CONSTRAINT payment_transition_to_status_check CHECK (((length(to_status) >= 1) AND (length(to_status) <= 32))),
   CONSTRAINT payment_transition_pkey PRIMARY KEY (payment_id, version)
 );
