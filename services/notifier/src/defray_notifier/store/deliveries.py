@@ -14,8 +14,8 @@ from defray_notifier.store.endpoints import Q as ENDPOINTS
 
 Q = queries(__file__)
 
-LEASE: Final = dt.timedelta(seconds=60)
-"""Longer than an attempt may take and its recording may wait; of real time."""
+LEASE: Final = dt.timedelta(seconds=30)
+"""Longer than an attempt may take (20 s with looking up the address) and its recording may wait; of real time."""
 
 
 async def claim(
