@@ -1,0 +1,1 @@
+"""What bounds each scenario: the bare loop without durability, rules or framework."""
