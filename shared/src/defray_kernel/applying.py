@@ -98,6 +98,7 @@ class Applying:
         self._parking, self._clock, self._lock = parking_, clock, lock
         self._dedupe_by_id, self._on_skipped, self._on_unreadable = dedupe_by_id, on_skipped, on_unreadable
         self._subscriptions = {each.event.TYPE: each for each in subscriptions}
+        self._by_raw_type = {type_.encode(): each for type_, each in self._subscriptions.items()}
         if len(self._subscriptions) != len(subscriptions):
             raise ValueError("an event type is subscribed to twice")
 
@@ -144,16 +145,14 @@ class Applying:
         if key in parked or key in failures:
             return None
         try:
-            type_ = envelope.header_text(each for each in record.headers if each[0] == "ce_type").get("ce_type")
-            if type_ is None:
+            raw_type = next((value for name, value in record.headers if name == "ce_type"), None)
+            if raw_type is None:
                 raise Unreadable("ce_type", "is missing")
-            subscription = self._subscriptions.get(type_)
-            if subscription is None and self._on_skipped is None:
-                return None
+            subscription = self._by_raw_type.get(raw_type)
             attributes = envelope.header_text(record.headers)
-            if subscription is None:
-                return _Item(index, record, key, _skipped(record, attributes))
-            return _Item(index, record, key, envelope.decode(attributes, record.value, subscription.event))
+            if subscription is not None:
+                return _Item(index, record, key, envelope.decode(attributes, record.value, subscription.event))
+            return None if self._on_skipped is None else _Item(index, record, key, _skipped(record, attributes))
         except Unreadable as error:
             if self._on_unreadable is not None:
                 return _Item(index, record, key, error)
@@ -230,6 +229,8 @@ class Applying:
         try:
             async with tx.transaction():
                 await work()
+                # What is checked at COMMIT (a ledger entry's sum) has to fail here, where one event can be blamed.
+                await tx.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
         except Exception as error:
             if is_transient(error):
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import os
 import socket
@@ -21,7 +22,7 @@ from defray_kernel.applying import Applied, Applying, Lock, OnSkipped, OnUnreada
 from defray_kernel.clock import Clock
 from defray_kernel.crash import crash_point
 from defray_kernel.db import CommitUnknown, Database, backoff_s, begin, is_transient
-from defray_kernel.errors import StartRefused
+from defray_kernel.errors import StartRefused, Unavailable
 from defray_kernel.held import Held
 from defray_kernel.inbox import Fenced, Partition, Position, Reader
 from defray_kernel.kafka import Kafka
@@ -34,9 +35,11 @@ Q = queries(__file__)
 _log = structlog.get_logger()
 
 _POLL_MS: Final = 250
+_START_WITHIN_S: Final = 5.0
 _HOLD_S: Final = 5.0
 _RETRY_MAX_S: Final = 5.0
 _REDRIVE_EVERY_S: Final = 0.25
+_MEASURE_EVERY_S: Final = 5.0
 _KAFKA_COMMIT_EVERY_S: Final = 2.0
 _KAFKA_COMMIT_WITHIN_S: Final = 5.0
 _STOP_WITHIN_S: Final = 10.0
@@ -76,7 +79,8 @@ class Consumer:
         version: str = "",
     ) -> None:
         self.name, self.group, self.topics = name, group, tuple(topic_names)
-        self._database, self._kafka, self._start, self._batch_max = database, kafka, start, batch_max
+        self._database, self._begin, self._batch_max = database, start, batch_max
+        self._kafka = dataclasses.replace(kafka, start_within_s=_START_WITHIN_S)
         self._poke = after_commit or (lambda: None)
         parks = on_unreadable == "park"
         self._parking = parking.Parking(
@@ -108,9 +112,9 @@ class Consumer:
         Raises StartRefused when the log is not the one that the stored offsets belong to, and whatever keeps offsets
         from being loaded: the process must not go on without them.
         """
-        self._cluster_id = await topics.cluster_id(self._kafka)
-        listener = functools.partial(_Listener, self)
-        consumer = await self._kafka.consumer(self.group, self.topics, listener, batch_max=self._batch_max)
+        consumer = await self._start(stopping)
+        if consumer is None:
+            return
         try:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(consumer, stopping))
@@ -122,6 +126,18 @@ class Consumer:
         finally:
             await kafka_clients.stop(consumer)
             self._held.drop()
+
+    async def _start(self, stopping: asyncio.Event) -> AIOKafkaConsumer | None:
+        """Join the group, however long Kafka takes to be there; None when told to stop before that."""
+        while not stopping.is_set():
+            try:
+                self._cluster_id = await topics.cluster_id(self._kafka)
+                listener = functools.partial(_Listener, self)
+                return await self._kafka.consumer(self.group, self.topics, listener, batch_max=self._batch_max)
+            except Unavailable as error:
+                _log.warning("consumer_waits", consumer=self.name, error=str(error))
+                await wait_for_stop(stopping, 1.0)
+        return None
 
     def trouble(self) -> str | None:
         """What an operator should know (for liveness and paging), or None."""
@@ -169,7 +185,7 @@ class Consumer:
             consumer.resume(tp)
 
     async def _begin_at(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
-        ends = consumer.beginning_offsets if self._start == "earliest" else consumer.end_offsets
+        ends = consumer.beginning_offsets if self._begin == "earliest" else consumer.end_offsets
         return int((await ends([tp]))[tp])  # type: ignore[no-untyped-call]
 
     def _forget(self, consumer: AIOKafkaConsumer, partitions: Iterable[Partition], *, for_s: float) -> None:
@@ -311,6 +327,7 @@ class Consumer:
     # -- beside reading ----------------------------------------------------------------------------------------------
 
     async def _redrive(self, stopping: asyncio.Event) -> None:
+        measure_at = 0.0
         with Held(self._database, setup=Q.end_frozen_transactions) as held:
             while not stopping.is_set():
                 pause_s = _REDRIVE_EVERY_S
@@ -318,6 +335,9 @@ class Consumer:
                     if await self._parking.redrive(await held.get(), self._applying.apply_alone) is not None:
                         pause_s = 0.0
                         self._poke()
+                    elif time.monotonic() > measure_at:
+                        measure_at = time.monotonic() + _MEASURE_EVERY_S
+                        await self._parking.measure(await held.get())
                 except Exception as error:
                     if not _may_pass(error):
                         raise
@@ -331,6 +351,8 @@ class Consumer:
         while not stopping.is_set():
             await wait_for_stop(stopping, _KAFKA_COMMIT_EVERY_S)
             offsets = {TopicPartition(*where): position.next_offset for where, position in self._positions.items()}
+            lag = sum(max(0, (consumer.highwater(tp) or 0) - offset) for tp, offset in offsets.items())
+            metrics.gauge("consumer_lag", lag, consumer=self.name)
             if offsets == told:
                 continue
             try:

@@ -25,6 +25,7 @@ PAYLOAD_BYTES_MAX: Final = 768 * 1024
 """Below the topics' max.message.bytes (1 MiB) with room for key and headers; the table repeats it as a CHECK."""
 
 Headers = list[tuple[str, bytes]]
+_unpack: Final = msgspec.msgpack.Decoder(Headers).decode
 
 
 class EventTooLarge(Exception):
@@ -87,7 +88,7 @@ def pack_headers(headers: Headers) -> bytes:
 
 def unpack_headers(packed: bytes) -> Headers:
     """The headers that `pack_headers` packed."""
-    return msgspec.msgpack.decode(packed, type=Headers)
+    return _unpack(packed)
 
 
 async def append(tx: WriteTx, events: Sequence[OutboxEvent], lanes: int = LANES) -> None:

@@ -189,12 +189,22 @@ class Parking:
                 await tx.execute(Q.delete_events, done)
             if await tx.fetchval(Q.free_key, self.consumer, key) is None:
                 await self._put_off(tx, claimed, error, progress=bool(done))
+            if error is not None and claimed["waiting"] and not isinstance(error, RetryLater):
+                # It waited for the world, and now it turns out to be broken: tell it as one that was broken at once.
+                record = _record(rows[len(done)])
+                failure = Failure(index=0, key=key, record=record, error=error, waiting=False, attempts=1)
+                await self._send_dead_letters(tx, [failure])
+                self.committed([failure], 0)
         if done:
             metrics.count("events_redriven", len(done), consumer=self.consumer)
             _log.info(
                 "key_redriven", consumer=self.consumer, part_key=show_key(key), events=len(done), free=error is None
             )
         return len(done)
+
+    async def measure(self, connection: Connection) -> None:
+        """Set the gauge of parked keys."""
+        metrics.gauge("parked_keys", await connection.fetchval(Q.count_keys, self.consumer), consumer=self.consumer)
 
     async def _put_off(self, tx: WriteTx, claimed: asyncpg.Record, error: Exception | None, *, progress: bool) -> None:
         attempts = 0 if progress else claimed["attempts"] + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import functools
 import random
@@ -30,9 +31,11 @@ Q = queries(__file__)
 _log = structlog.get_logger()
 
 _POLL_S: Final = 0.25
+_MEASURE_EVERY_S: Final = 5.0
+_START_WITHIN_S: Final = 5.0
 _ROWS_MAX: Final = 1_000
 _BYTES_MAX: Final = 8 * 1024 * 1024
-_SEND_WITHIN_S: Final = 15.0
+_STALLED_S: Final = 60.0
 _METADATA_WITHIN_S: Final = 5.0
 _BLOCK_S: Final = 60.0
 _BLOCKED_KEYS_MAX: Final = 100
@@ -78,10 +81,17 @@ class _Cycle:
 
 
 class Relay:
-    """Sends one schema's outbox. Any number may run: a lane is worked by whoever holds its transaction-scoped lock."""
+    """Sends one schema's outbox. Any number may run: a lane is worked by whoever holds its transaction-scoped lock.
 
-    def __init__(self, database: Database, kafka: Kafka, *, lanes: int = outbox.LANES) -> None:
-        self._database, self._kafka, self._lanes = database, kafka, lanes
+    A page that Kafka has not acknowledged within `send_within_s` seconds breaks the relay.
+    """
+
+    def __init__(
+        self, database: Database, kafka: Kafka, *, lanes: int = outbox.LANES, send_within_s: float = 15.0
+    ) -> None:
+        self._database, self._lanes, self._send_within_s = database, lanes, send_within_s
+        # Tried again and again by the lanes, so that being told to stop is noticed in between.
+        self._kafka = dataclasses.replace(kafka, start_within_s=_START_WITHIN_S)
         self._due = [asyncio.Event() for _ in range(lanes)]
         self._look = asyncio.Event()
         self._producer: _Producer | None = None
@@ -90,7 +100,7 @@ class Relay:
         self._blocked: dict[tuple[str, bytes | None], float] = {}
         # Partitions whose records go one by one, until when: one of them was refused and has to be told apart.
         self._singly: dict[tuple[str, int], float] = {}
-        self._looked_at = time.monotonic()
+        self._looked_at = self._measure_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop; finishes the cycles under way.
@@ -112,7 +122,7 @@ class Relay:
 
     def trouble(self) -> str | None:
         """What an operator should know (for readiness and paging), or None."""
-        if time.monotonic() - self._looked_at > _SEND_WITHIN_S * 2:
+        if time.monotonic() - self._looked_at > _STALLED_S:
             return "has not looked at the outbox for long"
         refused = [f"{topic} {key!r}" for (topic, key), until in self._blocked.items() if until > time.monotonic()]
         return f"refused by Kafka: {', '.join(refused[:10])}" if refused else None
@@ -129,7 +139,8 @@ class Relay:
                         self._look.clear()
                         for row in await connection.fetch(Q.lanes_with_rows, self._lanes):
                             self._due[row["lane"]].set()
-                        self._looked_at, failures = time.monotonic(), 0
+                        failures = 0
+                        await self._measure(connection)
                         await wait_for_stop(self._look, _POLL_S)
                 except Exception as error:
                     if not is_transient(error):
@@ -138,6 +149,15 @@ class Relay:
                     failures += 1
                     await asyncio.sleep(backoff_s(failures, base_s=0.1, cap_s=5.0))
 
+    async def _measure(self, connection: Connection) -> None:
+        self._looked_at = time.monotonic()
+        if self._looked_at > self._measure_at:
+            self._measure_at = self._looked_at + _MEASURE_EVERY_S
+            row = await connection.fetchrow(Q.backlog)
+            assert row is not None
+            metrics.gauge("outbox_unsent", row["unsent"])
+            metrics.gauge("outbox_oldest_s", row["oldest_s"])
+
     def _poked(self, *_: object) -> None:
         self._look.set()
 
@@ -145,7 +165,7 @@ class Relay:
         failures = 0
         with Held(self._database) as held:
             while not stopping.is_set():
-                await wait_for_stop(self._due[lane], 0.5)
+                await wait_for_stop(self._due[lane], _POLL_S)
                 if not self._due[lane].is_set() or stopping.is_set():
                     continue
                 self._due[lane].clear()
@@ -206,11 +226,11 @@ class Relay:
             if count is not None:
                 chains.setdefault((topic, _hash(row["part_key"]) % count), []).append(row)
         try:
-            async with asyncio.timeout(_SEND_WITHIN_S):
+            async with asyncio.timeout(self._send_within_s):
                 await asyncio.gather(*(self._chain(cycle, producer, *where, rows) for where, rows in chains.items()))
         except TimeoutError:
             # The batch may be in the log, or get there later: an idempotent producer never gives up.
-            cycle.broken = cycle.broken or RelayBroken(f"no acknowledgement within {_SEND_WITHIN_S:.0f} s")
+            cycle.broken = cycle.broken or RelayBroken(f"no acknowledgement within {self._send_within_s:.0f} s")
         return cycle
 
     async def _chain(
@@ -250,7 +270,6 @@ class Relay:
         _log.error(
             "relay_record_refused",
             topic=topic,
-            event_id=str(members[0]["event_id"]),
             outbox_id=members[0]["id"],
             error=type(error).__name__,
         )
@@ -303,12 +322,3 @@ def _batches(
 def _hash(key: bytes) -> int:
     """The default partitioner's hash; pure Python and dear (6 µs), and a key comes several times in a short while."""
     return int(murmur2(key) & 0x7FFF_FFFF)
-
-
-async def measure(database: Database) -> None:
-    """Set the gauges of unsent events and of the oldest one's age; called every few seconds."""
-    async with database.read() as connection:
-        row = await connection.fetchrow(Q.backlog)
-    assert row is not None
-    metrics.gauge("outbox_unsent", row["unsent"])
-    metrics.gauge("outbox_oldest_s", row["oldest_s"])

@@ -5,22 +5,22 @@ SELECT lane FROM generate_series(0, $1::integer - 1) AS lane WHERE EXISTS (SELEC
 SELECT pg_try_advisory_xact_lock(hashtext('outbox ' || current_schema()), $1)
 
 -- name: unsent
-SELECT id, topic, part_key, event_id, payload, headers
+SELECT id, topic, part_key, payload, headers
 FROM (
   SELECT *, sum(octet_length(payload)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - octet_length(payload) AS bytes_before
   FROM (
-    SELECT id, topic, part_key, event_id, payload, headers FROM outbox WHERE lane = $1 ORDER BY id LIMIT $2
+    SELECT id, topic, part_key, payload, headers FROM outbox WHERE lane = $1 ORDER BY id LIMIT $2
   ) AS head
 ) AS page
 WHERE bytes_before < $3
 ORDER BY id
 
 -- name: unsent_but_blocked
-SELECT id, topic, part_key, event_id, payload, headers
+SELECT id, topic, part_key, payload, headers
 FROM (
   SELECT *, sum(octet_length(payload)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - octet_length(payload) AS bytes_before
   FROM (
-    SELECT id, topic, part_key, event_id, payload, headers
+    SELECT id, topic, part_key, payload, headers
     FROM outbox AS o
     WHERE lane = $1 AND NOT EXISTS (
       SELECT FROM unnest($4::text[], $5::bytea[]) AS blocked (topic, part_key)

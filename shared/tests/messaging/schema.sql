@@ -6,4 +6,5 @@ CREATE TABLE seen (
   PRIMARY KEY (reader, subject));
 CREATE TABLE wrong (reader text NOT NULL, subject text NOT NULL, expected bigint NOT NULL, got bigint NOT NULL);
 CREATE TABLE poison (subject text PRIMARY KEY, kind text NOT NULL);
-GRANT SELECT, INSERT, UPDATE, DELETE ON thing, noise, seen, wrong, poison TO __RUNTIME__;
+CREATE TABLE checked_late (subject text NOT NULL REFERENCES thing (key) DEFERRABLE INITIALLY DEFERRED);
+GRANT SELECT, INSERT, UPDATE, DELETE ON thing, noise, checked_late, seen, wrong, poison TO __RUNTIME__;

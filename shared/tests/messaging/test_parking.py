@@ -138,8 +138,39 @@ async def test_a_world_not_ready_is_retried_soon_and_sends_no_dead_letter(
             return await last_sequences(database) == {"early": 3} and not await parked(database)
 
         await eventually(applied, within_s=20, what="the events, by themselves")
+        async with database.read() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
+
+        await set_poison(database, early="later")
+        await producer.send_and_wait(topic, b"{}", key=b"early", headers=headers("early", 4))
+
+        async def waits_again() -> bool:
+            return await parked(database) == {"early": 1}
+
+        await eventually(waits_again, within_s=20, what="the key parked again")
+        await set_poison(database, early="poison")
+
+        async def told() -> bool:
+            async with database.read() as connection:
+                return bool(await connection.fetchval("SELECT count(*) = 1 FROM outbox"))
+
+        await eventually(told, within_s=20, what="a dead letter of what turned out to be broken")
+
+
+async def test_what_fails_only_at_commit_is_blamed_on_its_event(
+    database: Database, kafka: Kafka, topic: str, running: Running
+) -> None:
+    await set_poison(database, late="late")
+    async with database.transaction() as tx:
+        await harness.announce(tx, topic, ["late", "good", "fine"])
+    async with running(Relay(database, kafka).run, harness.consumer("reader", topic, database, kafka, CLOCK).run):
+
+        async def settled() -> bool:
+            return await last_sequences(database) == {"good": 1, "fine": 1} and await parked(database) == {"late": 1}
+
+        await eventually(settled, within_s=20, what="the good keys' events")
     async with database.read() as connection:
-        assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
+        assert (await parking.list_keys(connection))[0]["error_class"] == "ForeignKeyViolationError"
 
 
 async def test_many_failing_keys_are_an_outage_that_holds_the_consumer_and_parks_nothing(

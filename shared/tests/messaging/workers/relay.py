@@ -17,7 +17,7 @@ async def main(dsn: str, bootstrap: str, *crash_points: str) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     async with Database.open(dsn, pool_size_max=2) as database:
         try:
-            await Relay(database, Kafka(bootstrap=bootstrap)).run(stopping)
+            await Relay(database, Kafka(bootstrap=bootstrap), send_within_s=5.0).run(stopping)
         except RelayBroken as broken:
             print(f"relay broken: {broken}", file=sys.stderr)
             return 75
