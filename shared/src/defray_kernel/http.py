@@ -91,7 +91,7 @@ class Edge:
         for path in dict.fromkeys(spec.path for spec in self.routes):
             specs = [spec for spec in self.routes if spec.path == path]
             app.router.routes.append(Route(path, Endpoint(self.doors, specs)))
-        app.openapi = self.openapi  # type: ignore[method-assign]
+        app.openapi = self.openapi  # type: ignore[method-assign]  # FastAPI asks for its document by this name
         app.add_exception_handler(HTTPException, self._http_exception)
         limits = self.doors.limits
         app.add_middleware(

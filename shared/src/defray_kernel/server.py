@@ -32,7 +32,7 @@ class _HeadLimits(HttpToolsProtocol):
     _in_head = False
     _head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._in_head = True
         self._head_timer = self.loop.call_later(_HEAD_S, self._refuse, 408, "request_timeout")

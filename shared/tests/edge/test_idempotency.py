@@ -133,7 +133,7 @@ async def test_a_conversation_holds_its_lease_and_is_resumed_after_a_crash(datab
 
 
 async def test_batches_in_opposite_orders_do_not_deadlock(database: Database) -> None:
-    async def batch(number: int) -> None:
+    async def batch(number: int) -> int:
         keys = [f"k{i}" for i in range(40)]
         async with database.transaction() as tx:
             claims = [wish(key) for key in (keys if number % 2 else reversed(keys))]
@@ -141,8 +141,9 @@ async def test_batches_in_opposite_orders_do_not_deadlock(database: Database) ->
             await asyncio.sleep(0.01)
             fresh = [c for c, o in zip(claims, outcomes, strict=True) if isinstance(o, Fresh)]
             await idempotency.finish(tx, [Answer(scope=c.scope, key=c.key, status=200, body=b"") for c in fresh])
+            return len(fresh)
 
-    await asyncio.gather(*(batch(number) for number in range(16)))
+    assert sum(await asyncio.gather(*(batch(number) for number in range(16)))) == 40
 
 
 async def test_keys_are_forgotten_after_seven_days_and_not_before(database: Database) -> None:
