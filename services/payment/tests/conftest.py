@@ -38,14 +38,11 @@ from defray_payment import wiring
 from defray_payment.channels.registry import Channels
 from defray_payment.channels.wechat.channel import WechatChannel
 from defray_payment.channels.wechat.keys import WechatKeys, load
-from defray_payment.commands.converse import Converser
 from defray_payment.commands.query_attempts import QueryAttempts
 from defray_payment.domain.payable import OrderTerms
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
-from defray_payment.entrypoints.http import PaymentsApi
 from defray_payment.entrypoints.timers import timers
 from defray_payment.entrypoints.tokens import PaymentTokens
-from defray_payment.entrypoints.webhooks import Webhooks
 from defray_sandbox.simulators.process import WechatSimulator
 from defray_sandbox.simulators.wechat.keys import generate
 from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, provision, stored_passwords
@@ -327,31 +324,13 @@ async def service(
     clock, orders, problems = MovedClock(), OrderService(), registry(*PROBLEMS)
     answers = Answers(envelope, problems, clock)
     edges = wiring.write_edges(database, clock, answers, after_commit=None)
-    converser = Converser(clock=clock, envelope=envelope)
     directory = MerchantDirectory(directory_of, clock)
     port = _free_port()
     async with wiring.channel_session() as session, aiohttp.ClientSession() as http:
         channel = wechat(simulator, session, our_keys, clock, f"http://127.0.0.1:{port}/v1/webhooks/wechat")
         channels = Channels([channel])
-        api = PaymentsApi(
-            database=database,
-            starting=edges.starting,
-            recording=edges.recording,
-            reporting=edges.reporting,
-            closing=edges.closing,
-            channels=channels,
-            converser=converser,
-            answers=answers,
-            clock=clock,
-            channel_timeout_s=TIMEOUT_S,
-        )
-        webhooks = Webhooks(
-            channel=channel, reporting=edges.reporting, database=database, envelope=envelope, clock=clock
-        )
-        edge = wiring.public(api, webhooks, problems, directory, PaymentTokens(orders.jwks(), clock))
-        querying = QueryAttempts(
-            channels=channels, converser=converser, reporting=edges.reporting, channel_timeout_s=TIMEOUT_S
-        )
+        doors = wiring.doors_of(database, channels, edges, envelope, answers, clock, TIMEOUT_S)
+        edge = wiring.public(doors.api, doors.webhooks, problems, directory, PaymentTokens(orders.jwks(), clock))
         async with _running(Listener(edge.app(), "127.0.0.1", port), edges, directory):
             yield Service(
                 url=f"http://127.0.0.1:{port}",
@@ -360,7 +339,7 @@ async def service(
                 clock=clock,
                 orders=orders,
                 edges=edges,
-                querying=querying,
+                querying=doors.querying,
                 log=log,
                 one=one,
                 other=other,
@@ -387,3 +366,16 @@ def _free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def number(answer: Answer) -> str:
+    return str(answer.body["attempt_no"])
+
+
+async def pay_at_channel(simulator: WechatSimulator, answer: Answer, **wish: object) -> list[int]:
+    told = await simulator.control("/control/pay", {"out_trade_no": number(answer), "wait": True} | wish)
+    return [each["status"] for each in told["callbacks"]]
+
+
+async def status_of(service: Service, payment_id: str) -> str:
+    return str((await service.get(payment_id)).body["status"])

@@ -7,86 +7,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from defray_kernel.clock import ManualClock
-from defray_kernel.contracts.envelope import Event
-from defray_kernel.contracts.merchant_v1 import MerchantState
 from defray_kernel.contracts.order_v1 import OrderClosing, OrderPlaced
 from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.idempotency import Mismatch, Replay, Running
 from defray_kernel.ids import show
 from defray_kernel.money import Money
-from defray_kernel.problems import registry
 from defray_payment.commands import (
-    apply_channel_report,
     ask_close,
     keep_undecided,
-    project_order,
     record_answer,
-    start_payment,
 )
-from defray_payment.commands.apply_channel_report import Action, Applied, ApplyChannelReport
+from defray_payment.commands.apply_channel_report import Action
 from defray_payment.commands.ask_close import AskClose
 from defray_payment.commands.record_answer import RecordAnswer
-from defray_payment.commands.start_payment import Send, StartOutcome, StartPayment, Told
-from defray_payment.domain.payable import OrderTerms
+from defray_payment.commands.start_payment import Send, Told
 from defray_payment.domain.reports import Report, Source
-from defray_payment.entrypoints.answers import PROBLEMS, Answers
 
 from .given import NOW, callback, order_event, report, start, terms
-
-
-class World:
-    """A database, a clock that stands still, and the commands."""
-
-    def __init__(self, database: Database, envelope: Envelope) -> None:
-        self.database, self.envelope = database, envelope
-        self.clock = ManualClock(NOW)
-        self.answers = Answers(envelope, registry(*PROBLEMS), self.clock)
-
-    async def start(self, *commands: StartPayment) -> list[StartOutcome]:
-        async with self.database.transaction() as tx:
-            return await start_payment.handle(commands, tx, self.clock, answers=self.answers)
-
-    async def begun(self, of: OrderTerms, **changes: object) -> Send:
-        (outcome,) = await self.start(start(of, **changes))
-        assert isinstance(outcome, Send)
-        return outcome
-
-    async def apply(self, *commands: ApplyChannelReport) -> list[Applied]:
-        async with self.database.transaction() as tx:
-            resolved = await apply_channel_report.resolve(commands, tx)
-            return await apply_channel_report.handle(resolved, tx, self.clock)
-
-    async def opened(self, of: OrderTerms) -> Send:
-        begun = await self.begun(of)
-        await self.apply(report(Report.OPENED, begun.attempt.attempt_no))
-        return begun
-
-    async def hear(self, *events: Event[Any]) -> None:
-        async with self.database.transaction() as tx:
-            await project_order.lock(events, tx)
-            for event in events:
-                handle = project_order.placed if isinstance(event.data, OrderPlaced) else project_order.closing
-                await handle([event], tx, self.clock)
-
-    async def rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
-        async with self.database.read() as conn:
-            return [tuple(row) for row in await conn.fetch(sql, *arguments)]
-
-    async def told(self, of: OrderTerms) -> list[tuple[str, int]]:
-        found = await self.rows(
-            "SELECT event_type, aggregate_seq FROM outbox WHERE part_key = $1 ORDER BY id",
-            show("ord", of.order_id).encode(),
-        )
-        return [(type_.removesuffix(".v1"), sequence) for type_, sequence in found]
-
-    async def status(self, of: OrderTerms) -> list[str]:
-        found = await self.rows("SELECT status FROM payment WHERE order_id = $1 ORDER BY payment_id", of.order_id)
-        return [row[0] for row in found]
-
-    async def cases(self) -> list[str]:
-        return [row[0] for row in await self.rows("SELECT reason FROM exception_case ORDER BY case_id")]
+from .world import World
 
 
 @pytest.fixture
@@ -310,72 +249,6 @@ async def test_the_next_action_survives_sealed(world: World) -> None:
     assert shown.next_action is not None
     assert shown.next_action.data == {"code_url": "weixin://x"}
     assert await world.rows("SELECT position('weixin'::bytea IN action_sealed) FROM attempt") == [(0,)]
-
-
-class TestClosingAnOrder:
-    async def test_an_order_nobody_paid_for_is_closed_at_once(self, world: World) -> None:
-        of = terms()
-        await world.hear(order_event(OrderClosing, of, 2))
-        assert await world.told(of) == [("payable.closed", 1)]
-        # The placing, late or again, does not revive it; nor is it told twice.
-        await world.hear(order_event(OrderPlaced, of, 1), order_event(OrderClosing, of, 2))
-        assert await world.told(of) == [("payable.closed", 1)]
-        assert await world.rows("SELECT status, order_seq FROM payable") == [("CLOSED", 2)]
-
-    async def test_open_payments_are_closed_first(self, world: World) -> None:
-        of = terms()
-        no = (await world.opened(of)).attempt.attempt_no
-        await world.hear(order_event(OrderPlaced, of, 1), order_event(OrderClosing, of, 2))
-        assert await world.rows("SELECT closing, next_query_at FROM attempt") == [(True, NOW)]
-        assert (await world.told(of))[-1] == ("payment.pending", 2)
-        await world.apply(report(Report.UNCLEAR, no, source=Source.CLOSE))
-        assert (await world.told(of))[-1] == ("payment.pending", 2)
-        await world.apply(report(Report.CLOSED, no))
-        assert (await world.told(of))[-2:] == [("payment.closed", 3), ("payable.closed", 1)]
-
-    async def test_money_that_comes_before_the_end_pays_the_order(self, world: World) -> None:
-        of = terms()
-        no = (await world.opened(of)).attempt.attempt_no
-        await world.hear(order_event(OrderClosing, of, 2))
-        await world.apply(callback(no, "EV-1"))
-        assert (await world.told(of))[-1] == ("payment.succeeded", 3)
-        await world.apply(report(Report.PAID, no))
-        assert "payable.closed" not in dict(await world.told(of))
-
-    async def test_a_paid_order_is_not_closed(self, world: World) -> None:
-        of = terms()
-        no = (await world.opened(of)).attempt.attempt_no
-        await world.apply(callback(no, "EV-1"))
-        await world.hear(order_event(OrderClosing, of, 2))
-        assert "payable.closed" not in dict(await world.told(of))
-
-    @pytest.mark.parametrize(("policy", "claims"), [("return", False), ("reopen", True), ("case", True)])
-    async def test_money_after_the_end_is_late(self, world: World, policy: str, *, claims: bool) -> None:
-        of = terms()
-        no = (await world.opened(of)).attempt.attempt_no
-        state = MerchantState(
-            merchant_id=show("mer", of.merchant_id),
-            name="Shop",
-            status="ACTIVE",
-            mode="test",
-            currencies=["CNY"],
-            api_keys=[],
-            late_money=policy,  # type: ignore[arg-type]
-            changed_at=NOW,
-        )
-        async with world.database.transaction() as tx:
-            await tx.execute(
-                "INSERT INTO merchant (merchant_id, sequence, status, state, changed_at) VALUES ($1, 1, 'ACTIVE', $2, $3)",
-                of.merchant_id,
-                msgspec.json.encode(state),
-                NOW,
-            )
-        await world.hear(order_event(OrderClosing, of, 2))
-        await world.apply(report(Report.CLOSED, no))
-        await world.apply(callback(no, "EV-1"))
-        assert await world.status(of) == ["PAID_LATE"]
-        assert (await world.told(of))[-1] == ("payment.paid_late", 4)
-        assert await world.rows("SELECT claimed_by IS NOT NULL FROM payable") == [(claims,)]
 
 
 async def test_an_order_that_differs_from_its_token_is_a_case(world: World) -> None:

@@ -71,6 +71,15 @@ class Edges:
         return self.starting, self.recording, self.reporting, self.closing
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """What hears merchants, channels and the time."""
+
+    api: PaymentsApi
+    webhooks: Webhooks
+    querying: QueryAttempts
+
+
 @asynccontextmanager
 async def wire(settings: Settings) -> AsyncIterator[Wiring]:
     """The whole graph. Raises ConfigInvalid when a channel could not verify, Unavailable while Kafka is away."""
@@ -91,39 +100,14 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         problems = registry(*PROBLEMS)
         answers = Answers(envelope, problems, clock)
         edges = write_edges(database, clock, answers, wakeup.poke)
-        converser = Converser(clock=clock, envelope=envelope)
         directory = MerchantDirectory(
             merchants.projected(database), clock, caught_up=merchants.caught_up(database, kafka)
         )
-        api = PaymentsApi(
-            database=database,
-            starting=edges.starting,
-            recording=edges.recording,
-            reporting=edges.reporting,
-            closing=edges.closing,
-            channels=channels,
-            converser=converser,
-            answers=answers,
-            clock=clock,
-            channel_timeout_s=settings.channel_timeout_s,
-        )
-        webhooks = Webhooks(
-            channel=channels.get(WECHAT.channel),
-            reporting=edges.reporting,
-            database=database,
-            envelope=envelope,
-            clock=clock,
-        )
-        querying = QueryAttempts(
-            channels=channels,
-            converser=converser,
-            reporting=edges.reporting,
-            channel_timeout_s=settings.channel_timeout_s,
-        )
+        doors = doors_of(database, channels, edges, envelope, answers, clock, settings.channel_timeout_s)
         yield Wiring(
             database=database,
             clock=clock,
-            public=public(api, webhooks, problems, directory, tokens),
+            public=public(doors.api, doors.webhooks, problems, directory, tokens),
             internal=internal(operators),
             group_commits=edges.all,
             directory=directory,
@@ -132,7 +116,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 merchants.consumer("payment", database, kafka, clock),
             ),
             relay=Relay(database, kafka, lanes=settings.relay_lanes),
-            timers=timers(querying, database, clock),
+            timers=timers(doors.querying, database, clock),
             tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
         )
 
@@ -201,6 +185,46 @@ def write_edges(database: Database, clock: Clock, answers: Answers, after_commit
         ),
         closing=GroupCommit(
             "ask_close", database, ask_close.handle, clock, keys=ask_close.keys, natural_key=True, connections=1
+        ),
+    )
+
+
+def doors_of(
+    database: Database,
+    channels: Channels,
+    edges: Edges,
+    envelope: Envelope,
+    answers: Answers,
+    clock: Clock,
+    channel_timeout_s: float,
+) -> Doors:
+    """The entry points over these write edges."""
+    converser = Converser(clock=clock, envelope=envelope)
+    return Doors(
+        api=PaymentsApi(
+            database=database,
+            starting=edges.starting,
+            recording=edges.recording,
+            reporting=edges.reporting,
+            closing=edges.closing,
+            channels=channels,
+            converser=converser,
+            answers=answers,
+            clock=clock,
+            channel_timeout_s=channel_timeout_s,
+        ),
+        webhooks=Webhooks(
+            channel=channels.get(WECHAT.channel),
+            reporting=edges.reporting,
+            database=database,
+            envelope=envelope,
+            clock=clock,
+        ),
+        querying=QueryAttempts(
+            channels=channels,
+            converser=converser,
+            reporting=edges.reporting,
+            channel_timeout_s=channel_timeout_s,
         ),
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import jwt
+import msgspec
 
 from defray_kernel import ids
 from defray_kernel.clock import Clock
@@ -20,7 +20,7 @@ from defray_payment.domain.payable import OrderTerms
 
 ISSUER: Final = "defray-order"
 AUDIENCE: Final = "defray-payment"
-CACHED_MAX: Final = 20_000
+REMEMBERED_MAX: Final = 20_000
 _TOKEN_CHARACTERS_MAX: Final = 2_048
 _CORRELATION_ID_MAX: Final = 200
 
@@ -36,16 +36,16 @@ class PaymentToken:
 class PaymentTokens:
     """Verifies tokens (JWT, EdDSA) against the order service's mounted public keys.
 
-    What was verified once is remembered, at most CACHED_MAX of them: an Ed25519 check costs 111 µs.
+    What was verified once is remembered, at most `remembered_max` of them: an Ed25519 check costs 111 µs.
     """
 
-    def __init__(self, key_set: bytes, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, key_set: bytes, clock: Clock, *, remembered_max: int = REMEMBERED_MAX) -> None:
+        self._clock, self._remembered_max = clock, remembered_max
         self._verified: OrderedDict[str, PaymentToken] = OrderedDict()
         try:
-            documents = json.loads(key_set)["keys"]
+            documents = msgspec.json.decode(key_set)["keys"]
             self._keys = {d["kid"]: jwt.PyJWK(d, algorithm="EdDSA") for d in documents}
-        except (ValueError, KeyError, TypeError, jwt.PyJWTError):
+        except (msgspec.MsgspecError, ValueError, KeyError, TypeError, jwt.PyJWTError):
             raise ConfigInvalid("the order token key set is not a JWKS of Ed25519 keys with kid") from None
         if not self._keys:
             raise ConfigInvalid("the order token key set is empty")
@@ -68,7 +68,7 @@ class PaymentTokens:
     def _remembered(self, token: str) -> PaymentToken | None:
         verified = self._verify(token)
         if verified is not None:
-            if len(self._verified) >= CACHED_MAX:
+            if len(self._verified) >= self._remembered_max:
                 self._verified.popitem(last=False)
             self._verified[token] = verified
         return verified

@@ -1,0 +1,76 @@
+"""A database, a clock that stands still, and the commands, for tests of what they do together."""
+
+from typing import Any
+
+from defray_kernel.clock import ManualClock
+from defray_kernel.contracts.envelope import Event
+from defray_kernel.contracts.order_v1 import OrderPlaced
+from defray_kernel.crypto import Envelope
+from defray_kernel.db import Database
+from defray_kernel.ids import show
+from defray_kernel.problems import registry
+from defray_payment.commands import (
+    apply_channel_report,
+    project_order,
+    start_payment,
+)
+from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
+from defray_payment.commands.start_payment import Send, StartOutcome, StartPayment
+from defray_payment.domain.payable import OrderTerms
+from defray_payment.domain.reports import Report
+from defray_payment.entrypoints.answers import PROBLEMS, Answers
+
+from .given import NOW, report, start
+
+
+class World:
+    """A database, a clock that stands still, and the commands."""
+
+    def __init__(self, database: Database, envelope: Envelope) -> None:
+        self.database, self.envelope = database, envelope
+        self.clock = ManualClock(NOW)
+        self.answers = Answers(envelope, registry(*PROBLEMS), self.clock)
+
+    async def start(self, *commands: StartPayment) -> list[StartOutcome]:
+        async with self.database.transaction() as tx:
+            return await start_payment.handle(commands, tx, self.clock, answers=self.answers)
+
+    async def begun(self, of: OrderTerms, **changes: object) -> Send:
+        (outcome,) = await self.start(start(of, **changes))
+        assert isinstance(outcome, Send)
+        return outcome
+
+    async def apply(self, *commands: ApplyChannelReport) -> list[Applied]:
+        async with self.database.transaction() as tx:
+            resolved = await apply_channel_report.resolve(commands, tx)
+            return await apply_channel_report.handle(resolved, tx, self.clock)
+
+    async def opened(self, of: OrderTerms) -> Send:
+        begun = await self.begun(of)
+        await self.apply(report(Report.OPENED, begun.attempt.attempt_no))
+        return begun
+
+    async def hear(self, *events: Event[Any]) -> None:
+        async with self.database.transaction() as tx:
+            await project_order.lock(events, tx)
+            for event in events:
+                handle = project_order.placed if isinstance(event.data, OrderPlaced) else project_order.closing
+                await handle([event], tx, self.clock)
+
+    async def rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
+        async with self.database.read() as conn:
+            return [tuple(row) for row in await conn.fetch(sql, *arguments)]
+
+    async def told(self, of: OrderTerms) -> list[tuple[str, int]]:
+        found = await self.rows(
+            "SELECT event_type, aggregate_seq FROM outbox WHERE part_key = $1 ORDER BY id",
+            show("ord", of.order_id).encode(),
+        )
+        return [(type_.removesuffix(".v1"), sequence) for type_, sequence in found]
+
+    async def status(self, of: OrderTerms) -> list[str]:
+        found = await self.rows("SELECT status FROM payment WHERE order_id = $1 ORDER BY payment_id", of.order_id)
+        return [row[0] for row in found]
+
+    async def cases(self) -> list[str]:
+        return [row[0] for row in await self.rows("SELECT reason FROM exception_case ORDER BY case_id")]
