@@ -1,13 +1,14 @@
 """The guard in front of every outgoing call: which addresses may be spoken to, checked where the connection is made."""
 
 import asyncio
+import functools
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -17,6 +18,7 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 URL_CHARACTERS_MAX: Final = 2048
 _RESOLVE_S: Final = 5.0
+_SHAPES_CACHED_MAX: Final = 10_000
 _HOST: Final = re.compile(r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]\Z")
 _PLAIN: Final = re.compile(r"[!-~]+\Z")
 
@@ -48,22 +50,14 @@ class Guard:
 
     def check_url(self, url: str) -> None:
         """Refuse what is no plain https URL of a named host on port 443. Raises AddressRefused."""
-        parts = _split(url)
-        if parts.username is not None or parts.password is not None or parts.fragment:
-            raise AddressRefused("must hold neither user information nor a fragment")
-        if self.allow_private:
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise AddressRefused("must be an http or https URL")
-            return
-        if parts.scheme != "https" or parts.port not in {None, 443}:
-            raise AddressRefused("must be https on port 443")
-        if parts.netloc.partition(":")[0] != parts.hostname or not _HOST.match(parts.hostname):
-            raise AddressRefused("must name a host in lower case, not an address")
+        refused = _refused_shape(url, allow_private=self.allow_private)
+        if refused is not None:
+            raise AddressRefused(refused)
 
     async def check(self, url: str) -> None:
         """The same, and every address that the host has now. Raises AddressRefused, also for a host without one."""
         self.check_url(url)
-        parts = _split(url)
+        parts = urlsplit(url)
         assert parts.hostname is not None
         try:
             async with asyncio.timeout(_RESOLVE_S):
@@ -132,15 +126,25 @@ def is_public(text: str) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved and not address.is_unspecified
 
 
-def _split(url: str) -> SplitResult:
+@functools.lru_cache(maxsize=_SHAPES_CACHED_MAX)
+def _refused_shape(url: str, *, allow_private: bool) -> str | None:
+    """Why a URL is refused for how it is written; None when it is not. Cached: it is asked at every attempt."""
     if len(url) > URL_CHARACTERS_MAX or not _PLAIN.match(url) or "\\" in url:
-        raise AddressRefused("must be plain ASCII of at most 2048 characters")
+        return "must be plain ASCII of at most 2048 characters"
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        port = parts.port
     except ValueError:
-        raise AddressRefused("is not a URL") from None
-    return parts
+        return "is not a URL"
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        return "must hold neither user information nor a fragment"
+    if allow_private:
+        return None if parts.scheme in {"http", "https"} and parts.hostname else "must be an http or https URL"
+    if parts.scheme != "https" or port not in {None, 443}:
+        return "must be https on port 443"
+    if parts.netloc.partition(":")[0] != parts.hostname or not _HOST.match(parts.hostname):
+        return "must name a host in lower case, not an address"
+    return None
 
 
 async def _resolve(host: str, port: int) -> list[str]:
