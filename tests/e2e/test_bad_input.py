@@ -58,7 +58,7 @@ ROUTES = (
         keyed=True,
         tolerated={"order_id = 'None'", "description = 'None'"},
     ),
-    Route(service="notifier", path="/v1/webhook-endpoints", good=ENDPOINT, required={"url"}),
+    Route(service="notifier", path="/v1/webhook-endpoints", good=ENDPOINT, required={"url", "event_types"}),
 )
 WITHOUT_JSON = {"/v1/payments/{payment_id}/close", "/v1/webhooks/wechat"}
 
@@ -74,7 +74,7 @@ async def untouched(world: World) -> AsyncIterator[None]:
     assert [table for table in after if after[table] != before.get(table)] == []
 
 
-def test_no_public_post_route_is_forgotten() -> None:
+async def test_no_public_post_route_is_forgotten() -> None:
     declared = {
         (service, path)
         for service in SERVICES

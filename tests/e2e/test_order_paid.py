@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,9 @@ async def test_an_order_is_paid_booked_and_told_once_whatever_is_repeated(
     await world.comes_to_rest()
     before = receiver[0].told(order["order_id"])
     assert {kind: len(ids) for kind, ids in before.items()} == TOLD
+    messages = await _messages(world, order["order_id"], payment["payment_id"])
+    assert {message["correlation_id"] for message in messages} == {cid}
+    assert len(messages) == len(TOLD) * len({message["endpoint_id"] for message in messages}) == len(TOLD) * 2
 
     # The same events again, from every service that told any: nobody does anything twice.
     for service in ("order", "payment", "settlement"):
@@ -69,6 +73,7 @@ async def test_an_order_is_paid_booked_and_told_once_whatever_is_repeated(
     assert await world.order_reaches(order["order_id"], "PAID") == paid
     assert await world.entries(payment["payment_id"]) == [entry]
     assert receiver[0].told(order["order_id"]) == before
+    assert await _messages(world, order["order_id"], payment["payment_id"]) == messages
 
 
 async def test_what_merchants_receive_satisfies_the_official_library(
@@ -116,3 +121,9 @@ async def test_an_order_that_costs_nothing_is_paid_at_once(world: World, receive
     await world.comes_to_rest()
     told = receiver[0].told(free.body["order_id"])
     assert {kind: len(ids) for kind, ids in told.items()} == {"order.placed.v1": 1, "order.paid.v1": 1}
+
+
+async def _messages(world: World, *subjects: str) -> list[dict[str, Any]]:
+    """What the notifier keeps of these objects, as merchant one sees it."""
+    page = await world.ask("GET", world.url("notifier", "/v1/messages"), by=world.one.api_key)
+    return [message for message in page.body["data"] if message["subject"] in subjects]
