@@ -10,6 +10,7 @@ from pathlib import Path
 
 from defray_kernel.db import Database
 from defray_kernel.kafka import Kafka
+from defray_kernel.testing.eventually import eventually
 from defray_kernel.wakeup import Wakeup
 from defray_sandbox.stack.kafka import KafkaBroker
 from shared.tests.messaging import harness
@@ -56,15 +57,15 @@ async def test_broker_killed_and_frozen_under_load(
 
     async def break_things() -> None:
         for _ in range(5 if long_form else 1):
-            await asyncio.sleep(2.0)
+            await _flows(database)
             private_kafka.kill()
             await asyncio.sleep(0.5)
             await asyncio.to_thread(private_kafka.start)
-            await asyncio.sleep(2.0)
+            await _flows(database)
             private_kafka.freeze()
             await asyncio.sleep(LONGER_THAN_THE_RELAYS_LIMIT_S)
             private_kafka.thaw()
-            await asyncio.sleep(1.0)
+            await _flows(database)
         over.set()
 
     try:
@@ -93,6 +94,17 @@ async def test_broker_killed_and_frozen_under_load(
     assert set(deaths) <= {75}
     assert deaths[75] >= 1, "the relay sat through a broker that answered nothing"
     await harness.assert_exact(database, topic, committed)
+
+
+async def _flows(database: Database) -> None:
+    """Wait until events committed after this moment have been applied."""
+    async with database.read() as connection:
+        committed = await connection.fetchval("SELECT coalesce(sum(event_seq), 0) FROM thing")
+
+        async def applied() -> bool:
+            return bool(await connection.fetchval("SELECT sum(last_seq) > $1 FROM seen", committed))
+
+        await eventually(applied, within_s=60, every_s=0.2, what="events to flow")
 
 
 async def test_every_crash_point_leaves_nothing_lost_or_doubled(

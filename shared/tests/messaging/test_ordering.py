@@ -57,7 +57,7 @@ async def test_sixteen_writers_and_two_relays_lose_and_misorder_nothing(
     delivered = harness.first_occurrences(records)
     print(f"committed {committed}, in the log {len(records)}, repeats {len(records) - committed}")
     assert sum(things.values()) == committed == logged
-    assert committed > 100 * for_s
+    assert committed > 25 * for_s
     assert delivered == {key: list(range(1, last + 1)) for key, last in things.items()}
 
 

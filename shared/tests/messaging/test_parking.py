@@ -303,3 +303,17 @@ async def _dead_letters(kafka: Kafka, topic: str, count: int) -> dict[bytes, dic
         return letters
     finally:
         await reader.stop()
+
+
+async def test_a_key_that_gathers_too_much_holds_the_consumer(database: Database) -> None:
+    """Parking is for exceptions: at 10,000 events of a key the consumer stops instead of hoarding."""
+    record = parking.ParkedRecord(topic="t", partition=0, offset=1, timestamp=0, key=b"k", value=b"", headers=())
+    failure = parking.Failure(index=0, key=b"k", record=record, error=ValueError("x"), waiting=False, attempts=1)
+    shelf = parking.Parking("reader", dead_letter_topic=None)
+    async with database.transaction() as tx:
+        await shelf.park(tx, [failure], [(b"k", record)] * 10_000)
+    with pytest.raises(parking.Outage, match="of one key"):
+        async with database.transaction() as tx:
+            await shelf.park(tx, [], [(b"k", record)])
+    async with database.read() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM parked_event") == 10_000
