@@ -1,5 +1,6 @@
 """`defray demo`: one order through payment to the books and the merchant's webhook, narrated, then checked."""
 
+import hashlib
 import shutil
 import time
 from contextlib import ExitStack
@@ -28,7 +29,11 @@ async def run(timeline: Timeline, *, postgres: str | None, kafka: str | None) ->
     paths = stack_paths()
     sweep_scratch(paths)
     own_servers = postgres is not None or kafka is not None
-    folder = paths.base / f"demo-{paths.uid}" if own_servers else private_folder(paths, "demo")
+    if own_servers:
+        pair = hashlib.sha256(f"{postgres} {kafka}".encode()).hexdigest()[:8]
+        folder = paths.base / f"demo-{paths.uid}-{pair}"
+    else:
+        folder = private_folder(paths, "demo")
     options = Options(folder=folder, logs=_fresh_logs(paths), postgres=postgres, kafka=kafka)
     with ExitStack() as stack:
         if not own_servers:

@@ -43,6 +43,10 @@ class Doors(AbstractAsyncContextManager["Doors"]):
         """Post `body` and return the JSON of the answer; `idempotency_key` makes the same post twice one."""
         return await self._ask("POST", url, bearer=bearer, expect=expect, body=body or {}, key=idempotency_key)
 
+    async def delete(self, url: str, *, bearer: str) -> None:
+        """Delete what is at `url`."""
+        await self._ask("DELETE", url, bearer=bearer, expect=(200, 204))
+
     async def _ask(
         self, method: str, url: str, *, bearer: str | None, expect: tuple[int, ...],
         body: Mapping[str, object] | None = None, key: str | None = None,
@@ -54,7 +58,7 @@ class Doors(AbstractAsyncContextManager["Doors"]):
         try:
             async with self._session.request(method, url, json=body, headers=headers) as answer:
                 if answer.status in expect:
-                    found: Json = await answer.json(content_type=None)
+                    found: Json = await answer.json(content_type=None) or {}
                     return found
                 text = (await answer.text())[:1000]
         except (aiohttp.ClientError, TimeoutError) as error:

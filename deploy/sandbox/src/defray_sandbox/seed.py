@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from defray_sandbox.doors import Doors, eventually
 from defray_sandbox.stack.credentials import write_private
@@ -34,6 +34,7 @@ class SeededMerchant:
     merchant_id: str
     api_key: str
     endpoint_id: str
+    endpoint_url: str
     webhook_secret: str
 
     def __repr__(self) -> str:
@@ -68,8 +69,28 @@ async def _known(site: Site, doors: Doors, operator: str) -> dict[str, SeededMer
         # The file may be older than the database, when that is the user's own.
         found = await doors.get(f"{_registry(site)}/{merchant.merchant_id}", bearer=operator, expect=(200, 404))
         if found.get("merchant_id") == merchant.merchant_id:
-            known[shop] = merchant
+            known[shop] = await _reachable(site, doors, merchant)
     return known
+
+
+async def _reachable(site: Site, doors: Doors, merchant: SeededMerchant) -> SeededMerchant:
+    """The shop may have had to move to another port; its merchant then names the new address."""
+    url = _shop_url(site, merchant.shop)
+    if merchant.endpoint_url == url:
+        return merchant
+    await _wait_until_known(site, doors, merchant.api_key)
+    await doors.delete(f"{_endpoints(site)}/{merchant.endpoint_id}", bearer=merchant.api_key)
+    endpoint = await doors.post(_endpoints(site), {"url": url, "event_types": ["*"]}, bearer=merchant.api_key)
+    secret = {"endpoint_id": endpoint["endpoint_id"], "webhook_secret": endpoint["secret"]}
+    return replace(merchant, endpoint_url=url, **secret)
+
+
+def _endpoints(site: Site) -> str:
+    return f"{site.addresses.services['notifier'].public_url}/v1/webhook-endpoints"
+
+
+def _shop_url(site: Site, shop: str) -> str:
+    return f"{site.addresses.shop.public_url}/hooks/{shop}"
 
 
 def _registry(site: Site) -> str:
@@ -84,12 +105,10 @@ async def _register(site: Site, doors: Doors, operator: str, shop: str, wish: di
     issued = await doors.post(keys, {"scopes": list(_SCOPES)}, bearer=operator)
     api_key = str(issued["api_key"])
     await _wait_until_known(site, doors, api_key)
-    endpoint = await doors.post(
-        f"{site.addresses.services['notifier'].public_url}/v1/webhook-endpoints",
-        {"url": f"{site.addresses.shop.public_url}/hooks/{shop}", "event_types": ["*"]},
-        bearer=api_key,
-    )
+    url = _shop_url(site, shop)
+    endpoint = await doors.post(_endpoints(site), {"url": url, "event_types": ["*"]}, bearer=api_key)
     return SeededMerchant(
+        endpoint_url=url,
         shop=shop, name=str(wish["name"]), merchant_id=merchant["merchant_id"], api_key=api_key,
         endpoint_id=endpoint["endpoint_id"], webhook_secret=endpoint["secret"],
     )  # fmt: skip

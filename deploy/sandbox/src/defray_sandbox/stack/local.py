@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import asyncpg
+
 from defray_kernel import topics
 from defray_kernel.errors import StartRefused, Unavailable
 from defray_kernel.kafka import Kafka
@@ -29,6 +31,7 @@ from defray_sandbox.stack.supervisor import ProcessSpec, Supervisor
 ADDRESS_FILE = "sandbox.json"
 CLOCK_FILE = "clock.offset"
 _MIGRATE_TIMEOUT_S = 120
+_REACH_TIMEOUT_S = 5
 
 Tell = Callable[[str], None]
 
@@ -86,11 +89,12 @@ async def local_stack(options: Options, tell: Tell) -> AsyncIterator[LocalStack]
     async with AsyncExitStack() as stack:
         stack.callback(lock.release)
         step = _Steps(tell)
+        await _reach_own_servers(options)
         postgres, kafka, credentials = await _servers(options, stack, step)
         admin_dsn = options.postgres or (postgres.dsn() if postgres else "")
         database = await provision(admin_dsn, stored_passwords(credentials.passwords), database=options.database)
         site = Site(
-            addresses=_addresses(options.kafka or (kafka.bootstrap if kafka else "")),
+            addresses=_addresses(options.folder, options.kafka or (kafka.bootstrap if kafka else "")),
             database=database,
             credentials=credentials,
             clock_file=options.folder / CLOCK_FILE,
@@ -122,6 +126,26 @@ def read_site(folder: Path) -> Site:
     )
     database = ProvisionedDatabase(admin_dsn=known["admin_dsn"], passwords=stored_passwords(credentials.passwords))
     return Site(addresses=addresses, database=database, credentials=credentials, clock_file=folder / CLOCK_FILE)
+
+
+async def _reach_own_servers(options: Options) -> None:
+    """Find out about a wrong address at once, before anything of ours is started."""
+    if options.kafka:
+        host, _, port = options.kafka.rpartition(":")
+        try:
+            async with asyncio.timeout(_REACH_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host, int(port))
+                writer.close()
+        except (OSError, ValueError) as error:
+            message = f"no Kafka answers at {options.kafka} ({str(error) or type(error).__name__})"
+            raise StackError(message, "give --kafka the host:port of a running broker, or leave it out") from error
+    if options.postgres:
+        try:
+            connection = await asyncpg.connect(options.postgres, timeout=_REACH_TIMEOUT_S)
+            await connection.close()
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            message = f"the PostgreSQL of --postgres cannot be used ({str(error) or type(error).__name__})"
+            raise StackError(message, "give --postgres the DSN of a running server, or leave it out") from error
 
 
 class _Steps:
@@ -164,20 +188,27 @@ def _where(server: PostgresServer | KafkaBroker | None) -> str:
     return "of your own" if server is None else f"on 127.0.0.1:{server.port}"
 
 
-def _addresses(kafka: str) -> Addresses:
-    taken: set[int] = set()
+def _addresses(folder: Path, kafka: str) -> Addresses:
+    """Give out free ports, the same as last time where they still are: endpoints and bookmarks stay good."""
+    file = folder / "ports.json"
+    last: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    given: dict[str, int] = {}
 
-    def port() -> int:
+    def port(name: str) -> int:
+        found = free_port(last.get(name, 0))
         # Nobody listens yet on the ports handed out before, so the system may offer one twice.
-        while (found := free_port()) in taken:
-            pass
-        taken.add(found)
+        while found in given.values():
+            found = free_port()
+        given[name] = found
         return found
 
-    def ports() -> Ports:
-        return Ports(public=port(), internal=port())
+    def ports(name: str) -> Ports:
+        return Ports(public=port(name), internal=port(f"{name} internal"))
 
-    return Addresses(kafka=kafka, services={name: ports() for name in SERVICES}, channel=ports(), shop=ports())
+    services = {name: ports(name) for name in SERVICES}
+    addresses = Addresses(kafka=kafka, services=services, channel=ports("channel"), shop=ports("shop"))
+    file.write_text(json.dumps(given))
+    return addresses
 
 
 async def _make_topics(site: Site) -> None:

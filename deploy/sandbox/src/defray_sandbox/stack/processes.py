@@ -20,10 +20,15 @@ _POLL_S = 0.02
 _TAIL_BYTES_MAX = 64 * 1024
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now; a port in use is never returned."""
+def free_port(wanted: int = 0) -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on now: `wanted` when it is one, else any."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        # As servers do: a port whose last connections are still closing counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 

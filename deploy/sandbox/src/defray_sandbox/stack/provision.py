@@ -101,7 +101,9 @@ async def provision(admin_dsn: str, passwords: Passwords, *, database: str = "de
             await maintenance.close()
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         message = f"the database server could not be prepared: {error}"
-        raise StackError(message, "the DSN must name a role that may create databases and roles") from error
+        raise StackError(
+            message, "the DSN must name a running server and a role that may create databases and roles"
+        ) from error
     return ProvisionedDatabase(admin_dsn=target, passwords=passwords)
 
 
