@@ -49,7 +49,7 @@ async def supervisor(tmp_path: Path, told: list[str]) -> AsyncIterator[Superviso
 
 async def _eventually(probe: Callable[[], bool], *, timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
-        while not probe():  # noqa: ASYNC110 -- the watch of another object, which has no event to wait for.
+        while not probe():
             await asyncio.sleep(0.05)
 
 
