@@ -1,6 +1,7 @@
 """What happens to one request on a declared route, in order of precedence: who, what, how much; then the handler."""
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from defray_kernel.operators import Operator
 from defray_kernel.problems import Problem
 
 _QUERY_PARAMETERS_MAX: Final = 20
-_IDEMPOTENCY_KEY_MAX: Final = 255
+_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
 
@@ -40,11 +41,11 @@ class Caller:
 class Endpoint:
     """The routes of one path as a plain ASGI application: no Request, no Response, no dependency graph."""
 
-    def __init__(self, doors: Doors, specs: Sequence[RouteSpec]) -> None:
+    def __init__(self, doors: Doors, specs: Sequence[RouteSpec], rates: "Rates") -> None:
         self._doors = doors
         self._by_method: Mapping[str, RouteSpec] = {spec.method: spec for spec in specs}
         self._allow = ", ".join(sorted(self._by_method))
-        self._rates = Rates(doors.limits.merchant_rate_per_s)
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         correlation_id = scope["correlation_id"]
@@ -56,12 +57,15 @@ class Endpoint:
         scope["route_name"] = spec.name
         body = _Body(receive, self._doors.limits)
         try:
-            call = await self._check(spec, scope, body)
-            async with asyncio.timeout(self._doors.limits.handler_timeout_s):
+            # One timer for both: the body's deadline first, then the handler's.
+            async with asyncio.timeout(self._doors.limits.body_timeout_s) as deadline:
+                call = await self._check(spec, scope, body)
+                deadline.reschedule(asyncio.get_running_loop().time() + self._doors.limits.handler_timeout_s)
                 reply = await spec.handler(call)
             await _send_reply(send, spec, reply)
         except Exception as error:  # noqa: BLE001 - the last place that can still answer
-            problem = _as_problem(error, spec, correlation_id)
+            late = isinstance(error, TimeoutError) and not body.complete
+            problem = Problem("request_timeout") if late else _as_problem(error, spec, correlation_id)
             # What was not read of this request would be taken for the next one.
             await reply_problem(send, self._doors.problems, problem, correlation_id, close=not body.complete)
 
@@ -150,11 +154,7 @@ class _Body:
             raise Problem("unsupported_media_type")
         if self.complete:
             return b""
-        try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
-                return await self._read()
-        except TimeoutError:
-            raise Problem("request_timeout") from None
+        return await self._read()
 
     async def _read(self) -> bytes:
         chunks: list[bytes] = []
@@ -203,7 +203,7 @@ def _idempotency_key(spec: RouteSpec, headers: Mapping[str, str]) -> str | None:
     key = headers.get("idempotency-key")
     if key is None:
         raise Problem("idempotency_key_missing")
-    if not 1 <= len(key) <= _IDEMPOTENCY_KEY_MAX or not all("!" <= character <= "~" for character in key):
+    if _IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise Problem("idempotency_key_invalid")
     return key
 

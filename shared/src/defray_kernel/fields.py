@@ -1,5 +1,6 @@
 """Types for request models: strict, closed, and with the stable error code each mistake is told by."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -11,6 +12,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from defray_kernel import money, redaction
 from defray_kernel.problems import Problem, Problems
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FIELD_PATH_MAX: Final = 200
 _CODES: Final = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
 
@@ -35,7 +37,7 @@ class Text(annotated_types.GroupedMetadata):
 
 
 def _printable(text: str) -> str:
-    if any(character < " " or "\x7f" <= character <= "\x9f" for character in text):
+    if _CONTROL.search(text) is not None:
         raise PydanticCustomError("invalid_field", "control character")
     return text
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from defray_kernel import guard, openapi
 from defray_kernel.calls import Auth, Call, Doors, Handler, Limits, Method, Reply, RouteSpec, TokenVerifier, replayed
-from defray_kernel.endpoint import Endpoint
+from defray_kernel.endpoint import Endpoint, Rates
 from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.operators import OperatorTokens
 from defray_kernel.problems import Problem, Problems
@@ -88,9 +88,10 @@ class Edge:
             else {"openapi_url": None, "docs_url": None}
         )
         app = FastAPI(title=self.title, version=self.version, redoc_url=None, redirect_slashes=False, **docs)
+        rates = Rates(self.doors.limits.merchant_rate_per_s)
         for path in dict.fromkeys(spec.path for spec in self.routes):
             specs = [spec for spec in self.routes if spec.path == path]
-            app.router.routes.append(Route(path, Endpoint(self.doors, specs)))
+            app.router.routes.append(Route(path, Endpoint(self.doors, specs, rates)))
         app.openapi = self.openapi  # type: ignore[method-assign]  # FastAPI asks for its document by this name
         app.add_exception_handler(HTTPException, self._http_exception)
         limits = self.doors.limits

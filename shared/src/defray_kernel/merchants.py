@@ -126,7 +126,7 @@ class MerchantDirectory:
 
     def __init__(self, load: Load, clock: Clock, *, caught_up: CaughtUp | None = None) -> None:
         self._load, self._clock, self._caught_up = load, clock, caught_up
-        self._by_hash: Mapping[bytes, tuple[MerchantState, ApiKeyV1]] = {}
+        self._by_hash: Mapping[bytes, tuple[Merchant, ApiKeyV1]] = {}
         self._by_id: Mapping[MerchantId, MerchantState] = {}
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
@@ -147,14 +147,13 @@ class MerchantDirectory:
             found = self._by_hash.get(digest)
         if found is None:
             return None
-        state, key = found
+        merchant, key = found
         # The look-up above compares hashes of secrets, not secrets; this compares once more without a shortcut.
         if not hmac.compare_digest(bytes.fromhex(key.sha256), digest):
             return None
         if key.expires_at is not None and key.expires_at <= self._clock.real():
             return None
-        merchant_id = MerchantId(ids.parse("mer", state.merchant_id))
-        return Merchant(merchant_id=merchant_id, state=state, key_id=key.key_id, scopes=frozenset(key.scopes))
+        return merchant
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Read until told to stop; a database that is away leaves what is known in place."""
@@ -178,6 +177,13 @@ class MerchantDirectory:
                 return
             finally:
                 self._read_at = time.monotonic()
-            self._by_hash = {bytes.fromhex(key.sha256): (state, key) for state in states for key in state.api_keys}
+            self._by_hash = {
+                bytes.fromhex(key.sha256): (_caller(state, key), key) for state in states for key in state.api_keys
+            }
             self._by_id = {MerchantId(ids.parse("mer", state.merchant_id)): state for state in states}
             self.ready = caught_up
+
+
+def _caller(state: MerchantState, key: ApiKeyV1) -> Merchant:
+    merchant_id = MerchantId(ids.parse("mer", state.merchant_id))
+    return Merchant(merchant_id=merchant_id, state=state, key_id=key.key_id, scopes=frozenset(key.scopes))
