@@ -5,7 +5,7 @@ from typing import Final, Literal, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-I = TypeVar("I", Counter, Gauge, Histogram)
+Instrument = TypeVar("Instrument", Counter, Gauge, Histogram)
 
 CounterName = Literal[
     "http_requests",
@@ -105,14 +105,14 @@ def observe(name: HistogramName, value: float, **labels: str) -> None:
     _labelled(name, _HISTOGRAMS[name], labels).observe(value)
 
 
-def _labelled(name: str, instrument: I, labels: Mapping[str, str]) -> I:
+def _labelled(name: str, instrument: Instrument, labels: Mapping[str, str]) -> Instrument:
     if not labels:
         return instrument
     key = (name, *labels.items())
     child = _children.get(key)
     if child is None:
         child = _children[key] = instrument.labels(**labels)
-    return cast("I", child)
+    return cast("Instrument", child)
 
 
 def exposition() -> bytes:
