@@ -31,7 +31,7 @@ def test_tidy_rule_bites(violation: Violation) -> None:
 
 
 def test_kernel_budget_counts_what_services_run() -> None:
-    lines = "x = 1\n" * 10
+    lines = '"""Not\ncounted."""\n\n# Nor this.\n' + "x = 1\n" * 10
     counted = [
         parse(f"shared/src/defray_kernel/{path}", lines)
         for path in ("a.py", "contracts/b.py", "testing/c.py", "d/e.py")
