@@ -73,7 +73,7 @@ async def test_concurrent_moves_have_one_winner(database: Database) -> None:
     one = await kept(database, payment())
 
     async def move(to: PaymentStatus) -> bool:
-        after = replace(one, status=to, event_seq=2, failure_code="channel_refused")
+        after = replace(one, status=to, event_seq=2, version=2, failure_code="channel_refused")
         try:
             async with database.transaction() as tx:
                 await payments.move(tx, [PaymentMove(before=one, after=after, cause="test")], NOW)
@@ -86,7 +86,7 @@ async def test_concurrent_moves_have_one_winner(database: Database) -> None:
 
 
 def paid(one: Payment, txn: str) -> Payment:
-    return replace(one, status=PaymentStatus.SUCCEEDED, channel_txn_id=txn, paid_at=NOW, event_seq=2)
+    return replace(one, status=PaymentStatus.SUCCEEDED, channel_txn_id=txn, paid_at=NOW, event_seq=2, version=2)
 
 
 async def test_what_may_never_be_is_refused_by_the_database(database: Database) -> None:

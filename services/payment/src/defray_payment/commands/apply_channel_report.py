@@ -8,7 +8,7 @@ from defray_kernel import outbox
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import ReadConn, WriteTx
-from defray_kernel.ids import MerchantId, OrderId
+from defray_kernel.ids import MerchantId, OrderId, PaymentId
 from defray_kernel.outbox import OutboxEvent
 from defray_payment import announce
 from defray_payment.commands import end_payable
@@ -20,7 +20,6 @@ from defray_payment.domain.refusals import CaseReason, FailureCode, Refused
 from defray_payment.domain.reports import ChannelAccount, Claim, Report, Source
 from defray_payment.store import attempts, callbacks, payables, payments
 from defray_payment.store.callbacks import Callback, Case, Evidence
-from defray_payment.store.payables import PayableMove
 from defray_payment.store.payments import Found, PaymentMove
 
 
@@ -116,7 +115,7 @@ class _Batch:
     now: dt.datetime
     outcomes: list[Applied] = field(default_factory=list)
     payment_moves: list[PaymentMove] = field(default_factory=list)
-    payable_moves: list[PayableMove] = field(default_factory=list)
+    claims: list[tuple[Payable, PaymentId, str]] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
@@ -198,8 +197,7 @@ class _Batch:
         )
         self.payment_moves.append(PaymentMove(before=payment, after=after, cause=command.cause))
         if answer.claims:
-            claimed = replace(payable, claimed_by=payment.payment_id)
-            self.payable_moves.append(PayableMove(before=payable, after=claimed, cause=command.cause))
+            self.claims.append((payable, payment.payment_id, command.cause))
         elif answer.to not in LIVE:
             self.ended.append(after)
         return after
@@ -220,7 +218,7 @@ class _Batch:
         """One statement per kind of row; events last, in the order of the moves."""
         moved = await payments.move(tx, self.payment_moves, self.now)
         await attempts.save(tx, self.attempts, self.now)
-        await payables.save(tx, self.payable_moves, self.now)
+        await payables.claim(tx, self.claims, self.now)
         await callbacks.add_evidence(tx, self.evidence, self.now)
         await callbacks.open_cases(tx, self.cases, self.now)
         told = [announce.payment_event(payment, self.causes[payment.order_id], self.now) for payment in moved]

@@ -28,7 +28,12 @@ async def if_nothing_is_open(
     moves = [
         PayableMove(
             before=payable,
-            after=replace(payable, status=PayableStatus.CLOSED, event_seq=payable.event_seq + 1),
+            after=replace(
+                payable,
+                status=PayableStatus.CLOSED,
+                event_seq=payable.event_seq + 1,
+                version=payable.version + 1,
+            ),
             cause=causes[payable.order_id].causation_id or "closing",
         )
         for payable in waiting

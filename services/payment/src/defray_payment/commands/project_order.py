@@ -51,7 +51,12 @@ async def closing(events: Sequence[Event[OrderClosing]], tx: WriteTx, clock: Clo
     moves = [
         PayableMove(
             before=payable,
-            after=replace(payable, status=PayableStatus.CLOSING, closing_reason=event.data.closing_reason or "system"),
+            after=replace(
+                payable,
+                status=PayableStatus.CLOSING,
+                closing_reason=event.data.closing_reason or "system",
+                version=payable.version + 1,
+            ),
             cause=str(event.id),
         )
         for event, payable in projected
@@ -78,7 +83,12 @@ async def _project(events: Sequence[Event[S]], tx: WriteTx, clock: Clock) -> lis
     moves = [
         PayableMove(
             before=payable,
-            after=replace(payable, order_seq=event.sequence, order_expires_at=each.expires_at),
+            after=replace(
+                payable,
+                order_seq=event.sequence,
+                order_expires_at=each.expires_at,
+                version=payable.version + 1,
+            ),
             cause=str(event.id),
         )
         for event, each, payable in news

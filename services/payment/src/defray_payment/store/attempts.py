@@ -2,15 +2,18 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import Final
 
 from asyncpg import Record
 
 from defray_kernel.db import ReadConn, WriteTx
 from defray_kernel.ids import OrderId, PaymentId
 from defray_kernel.sql import queries
-from defray_payment.domain.attempt import Attempt, AttemptStatus
+from defray_payment.domain.attempt import LIVE, Attempt, AttemptStatus
 
 Q = queries(__file__)
+
+_STATUS: Final = {status.value: status for status in AttemptStatus}
 
 
 async def insert(tx: WriteTx, attempts: Sequence[Attempt], at: dt.datetime) -> None:
@@ -35,6 +38,10 @@ async def orders_of(conn: ReadConn, attempt_nos: Sequence[str]) -> dict[str, Ord
 
 async def save(tx: WriteTx, attempts: Sequence[Attempt], at: dt.datetime) -> None:
     """Write changed attempts; the caller holds their payables' locks."""
+    settled = [a for a in attempts if a.status not in LIVE]
+    attempts = [a for a in attempts if a.status in LIVE]
+    if settled:
+        await tx.execute(Q.settle, [a.attempt_no for a in settled], [a.status for a in settled], at)
     if attempts:
         await tx.execute(
             Q.save,
@@ -60,7 +67,7 @@ def attempt_of(row: Record) -> Attempt:
         payment_id=PaymentId(row["payment_id"]),
         order_id=OrderId(row["order_id"]),
         channel=row["channel"],
-        status=AttemptStatus(row["attempt_status"]),
+        status=_STATUS[row["attempt_status"]],
         closing=row["closing"],
         query_count=row["query_count"],
         next_query_at=row["next_query_at"],

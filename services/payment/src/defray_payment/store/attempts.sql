@@ -15,6 +15,11 @@ FROM unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::bytea[
   AS s (attempt_no, status, closing, next_query_at, action_sealed, action_expires_at)
 WHERE a.attempt_no = s.attempt_no
 
+-- name: settle
+UPDATE attempt a SET status = s.status, next_query_at = NULL, updated_at = $3
+FROM unnest($1::text[], $2::text[]) AS s (attempt_no, status)
+WHERE a.attempt_no = s.attempt_no
+
 -- name: claim_due
 -- The new due time is a lease: should this worker die, the attempt is due again when it ends.
 WITH due AS (

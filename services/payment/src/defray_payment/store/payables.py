@@ -2,7 +2,8 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -17,14 +18,24 @@ from defray_payment.domain.payable import OrderTerms, Payable, PayableStatus
 
 Q = queries(__file__)
 
+_STATUS: Final = {status.value: status for status in PayableStatus}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayableMove:
-    """A changed payable: `before` as it was locked, `after` with its new content, and why."""
+    """A changed payable: `before` as it was locked, `after` with its new content and the next version, and why."""
 
     before: Payable
     after: Payable
     cause: str
+
+    def __post_init__(self) -> None:
+        assert self.after.version == self.before.version + 1
+
+    @property
+    def is_transition(self) -> bool:
+        """Whether its state or its claim changes; the projection's guard moves without one."""
+        return (self.before.status, self.before.claimed_by) != (self.after.status, self.after.claimed_by)
 
 
 async def ensure(tx: WriteTx, terms: Sequence[OrderTerms], at: dt.datetime) -> None:
@@ -48,11 +59,11 @@ async def lock(tx: WriteTx, order_ids: Sequence[OrderId]) -> dict[OrderId, Payab
 
 
 async def save(tx: WriteTx, moves: Sequence[PayableMove], at: dt.datetime) -> list[Payable]:
-    """Write changed payables and log what moved; returns them with their new version."""
+    """Write changed payables and log what moved; returns them as they are now."""
     if not moves:
         return []
     after = [move.after for move in moves]
-    rows = await tx.fetch(
+    saved = await tx.fetchval(
         Q.save,
         [p.order_id for p in after],
         [move.before.version for move in moves],
@@ -63,10 +74,26 @@ async def save(tx: WriteTx, moves: Sequence[PayableMove], at: dt.datetime) -> li
         [p.order_expires_at for p in after],
         [p.event_seq for p in after],
         at,
+        [move.before.status if move.is_transition else None for move in moves],
+        [move.cause for move in moves],
     )
-    assert len(rows) == len(moves), "a payable was written without its lock"
-    await _log(tx, moves, at)
-    return [replace(move.after, version=move.before.version + 1) for move in moves]
+    assert saved == len(moves), "a payable was written without its lock"
+    return after
+
+
+async def claim(tx: WriteTx, claims: Sequence[tuple[Payable, PaymentId, str]], at: dt.datetime) -> None:
+    """Give each payable to the payment whose money is kept, with the cause; nobody has claimed it before."""
+    if not claims:
+        return
+    claimed = await tx.fetchval(
+        Q.claim,
+        [payable.order_id for payable, _, _ in claims],
+        [payable.version for payable, _, _ in claims],
+        [payment_id for _, payment_id, _ in claims],
+        [cause for _, _, cause in claims],
+        at,
+    )
+    assert claimed == len(claims), "a payable was claimed twice, or without its lock"
 
 
 async def late_money(conn: ReadConn, merchant_ids: Sequence[MerchantId]) -> dict[MerchantId, str]:
@@ -91,29 +118,13 @@ async def terms_of(conn: ReadConn, order_id: OrderId) -> OrderTerms | None:
     )
 
 
-async def _log(tx: WriteTx, moves: Sequence[PayableMove], at: dt.datetime) -> None:
-    moved = [m for m in moves if (m.before.status, m.before.claimed_by) != (m.after.status, m.after.claimed_by)]
-    if moved:
-        await tx.execute(
-            Q.log,
-            [m.after.order_id for m in moved],
-            [m.before.version + 1 for m in moved],
-            [m.before.status for m in moved],
-            [m.after.status for m in moved],
-            [m.after.claimed_by for m in moved],
-            [m.cause for m in moved],
-            [m.after.correlation_id for m in moved],
-            at,
-        )
-
-
 def _payable(row: Record) -> Payable:
     claimed_by: UUID | None = row["claimed_by"]
     return Payable(
         order_id=OrderId(row["order_id"]),
         merchant_id=MerchantId(row["merchant_id"]),
         amount=Money(minor=row["amount_minor"], currency=row["currency"]),
-        status=PayableStatus(row["status"]),
+        status=_STATUS[row["status"]],
         closing_reason=row["closing_reason"],
         claimed_by=None if claimed_by is None else PaymentId(claimed_by),
         order_expires_at=row["order_expires_at"],

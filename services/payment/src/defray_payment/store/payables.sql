@@ -17,19 +17,39 @@ ORDER BY order_id
 FOR UPDATE
 
 -- name: save
-UPDATE payable p
-SET status = s.status, closing_reason = s.closing_reason, claimed_by = s.claimed_by, order_seq = s.order_seq,
-    order_expires_at = s.order_expires_at, event_seq = s.event_seq, version = p.version + 1, updated_at = $9
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::timestamptz[], $8::bigint[])
-  AS s (order_id, version, status, closing_reason, claimed_by, order_seq, order_expires_at, event_seq)
-WHERE p.order_id = s.order_id AND p.version = s.version
-RETURNING p.order_id
+-- The compare-and-set, and the log of those whose state or claim changed, in one round trip; the caller compares the count.
+WITH wish AS (
+  SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::bigint[], $7::timestamptz[],
+                       $8::bigint[], $10::text[], $11::text[])
+    AS s (order_id, version, status, closing_reason, claimed_by, order_seq, order_expires_at, event_seq, from_status, cause)),
+saved AS (
+  UPDATE payable p
+  SET status = s.status, closing_reason = s.closing_reason, claimed_by = s.claimed_by, order_seq = s.order_seq,
+      order_expires_at = s.order_expires_at, event_seq = s.event_seq, version = p.version + 1, updated_at = $9
+  FROM wish s
+  WHERE p.order_id = s.order_id AND p.version = s.version
+  RETURNING p.order_id, p.version, p.correlation_id),
+logged AS (
+  INSERT INTO payable_transition (order_id, version, from_status, to_status, claimed_by, cause, correlation_id, at)
+  SELECT n.order_id, n.version, s.from_status, s.status, s.claimed_by, s.cause, n.correlation_id, $9
+  FROM saved n JOIN wish s ON s.order_id = n.order_id
+  WHERE s.from_status IS NOT NULL)
+SELECT count(*) FROM saved
 
--- name: log
-INSERT INTO payable_transition (order_id, version, from_status, to_status, claimed_by, cause, correlation_id, at)
-SELECT t.order_id, t.version, t.from_status, t.to_status, t.claimed_by, t.cause, t.correlation_id, $8
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[])
-  AS t (order_id, version, from_status, to_status, claimed_by, cause, correlation_id)
+-- name: claim
+-- The hot path's form of `save`: only the claim moves.
+WITH wish AS (
+  SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[]) AS s (order_id, version, claimed_by, cause)),
+claimed AS (
+  UPDATE payable p
+  SET claimed_by = s.claimed_by, version = p.version + 1, updated_at = $5
+  FROM wish s
+  WHERE p.order_id = s.order_id AND p.version = s.version AND p.claimed_by IS NULL
+  RETURNING p.order_id, p.version, p.status, p.claimed_by, p.correlation_id, s.cause),
+logged AS (
+  INSERT INTO payable_transition (order_id, version, from_status, to_status, claimed_by, cause, correlation_id, at)
+  SELECT order_id, version, status, status, claimed_by, cause, correlation_id, $5 FROM claimed)
+SELECT count(*) FROM claimed
 
 -- name: late_money
 SELECT merchant_id, state FROM merchant WHERE merchant_id = ANY($1::uuid[])

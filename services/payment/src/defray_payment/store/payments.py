@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from defray_payment.store.attempts import attempt_of
 Q = queries(__file__)
 
 PER_ORDER_MAX: Final = 100
+_STATUS: Final = {status.value: status for status in PaymentStatus}  # the enum's own look-up costs ten times as much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentMove:
-    """`before` as read under the lock, `after` with its new state, and why."""
+    """`before` as read under the lock, `after` with its new state and the next version, and why."""
 
     before: Payment
     after: Payment
     cause: str
+
+    def __post_init__(self) -> None:
+        assert self.after.version == self.before.version + 1
 
 
 async def insert(tx: WriteTx, payments: Sequence[Payment], cause: str, at: dt.datetime) -> None:
@@ -59,7 +63,15 @@ async def insert(tx: WriteTx, payments: Sequence[Payment], cause: str, at: dt.da
         [p.event_seq for p in payments],
         at,
     )
-    await _log(tx, [(p, None, cause) for p in payments], at)
+    await tx.execute(
+        Q.log_first,
+        [p.payment_id for p in payments],
+        [p.version for p in payments],
+        [p.status for p in payments],
+        cause,
+        at,
+        [p.correlation_id for p in payments],
+    )
 
 
 async def of_attempts(tx: WriteTx, claimed: Sequence[tuple[str, str, str | None]]) -> dict[str, Found]:
@@ -85,11 +97,11 @@ async def of_order(conn: ReadConn, order_id: OrderId) -> list[Found]:
 
 
 async def move(tx: WriteTx, moves: Sequence[PaymentMove], at: dt.datetime) -> list[Payment]:
-    """Compare-and-set each payment and log the move; returns them with their new version."""
+    """Compare-and-set each payment and log the move; returns them as they are now."""
     if not moves:
         return []
     after = [m.after for m in moves]
-    rows = await tx.fetch(
+    moved = await tx.fetchval(
         Q.move,
         [p.payment_id for p in after],
         [m.before.version for m in moves],
@@ -100,24 +112,11 @@ async def move(tx: WriteTx, moves: Sequence[PaymentMove], at: dt.datetime) -> li
         [p.failure_code for p in after],
         [p.event_seq for p in after],
         at,
+        [m.before.status for m in moves],
+        [m.cause for m in moves],
     )
-    assert len(rows) == len(moves), "a payment was written without its payable's lock"
-    moved = [replace(m.after, version=m.before.version + 1) for m in moves]
-    await _log(tx, [(p, m.before.status, m.cause) for p, m in zip(moved, moves, strict=True)], at)
-    return moved
-
-
-async def _log(tx: WriteTx, moved: Sequence[tuple[Payment, str | None, str]], at: dt.datetime) -> None:
-    await tx.execute(
-        Q.log,
-        [p.payment_id for p, _, _ in moved],
-        [p.version for p, _, _ in moved],
-        [before for _, before, _ in moved],
-        [p.status for p, _, _ in moved],
-        [cause for _, _, cause in moved],
-        [p.correlation_id for p, _, _ in moved],
-        at,
-    )
+    assert moved == len(moves), "a payment was written without its payable's lock"
+    return after
 
 
 def found_of(row: Record) -> Found:
@@ -130,7 +129,7 @@ def found_of(row: Record) -> Found:
         channel=row["channel"],
         product=row["product"],
         description=row["description"],
-        status=PaymentStatus(row["status"]),
+        status=_STATUS[row["status"]],
         attempt_no=row["payment_attempt_no"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],

@@ -53,17 +53,26 @@ WHERE p.order_id = $1
 ORDER BY p.payment_id
 LIMIT $2
 
--- name: move
-UPDATE payment p
-SET status = m.status, channel_txn_id = m.channel_txn_id, paid_minor = m.paid_minor, paid_at = m.paid_at,
-    failure_code = m.failure_code, event_seq = m.event_seq, version = p.version + 1, updated_at = $9
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::text[], $8::bigint[])
-  AS m (payment_id, version, status, channel_txn_id, paid_minor, paid_at, failure_code, event_seq)
-WHERE p.payment_id = m.payment_id AND p.version = m.version
-RETURNING p.payment_id
-
--- name: log
+-- name: log_first
 INSERT INTO payment_transition (payment_id, version, from_status, to_status, cause, correlation_id, at)
-SELECT t.payment_id, t.version, t.from_status, t.to_status, t.cause, t.correlation_id, $7
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
-  AS t (payment_id, version, from_status, to_status, cause, correlation_id)
+SELECT t.payment_id, t.version, NULL, t.to_status, $4, t.correlation_id, $5
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $6::text[]) AS t (payment_id, version, to_status, correlation_id)
+
+-- name: move
+-- The compare-and-set and the log of what it did, in one round trip; the caller compares the count.
+WITH wish AS (
+  SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::text[],
+                       $8::bigint[], $10::text[], $11::text[])
+    AS m (payment_id, version, status, channel_txn_id, paid_minor, paid_at, failure_code, event_seq, from_status, cause)),
+moved AS (
+  UPDATE payment p
+  SET status = m.status, channel_txn_id = m.channel_txn_id, paid_minor = m.paid_minor, paid_at = m.paid_at,
+      failure_code = m.failure_code, event_seq = m.event_seq, version = p.version + 1, updated_at = $9
+  FROM wish m
+  WHERE p.payment_id = m.payment_id AND p.version = m.version
+  RETURNING p.payment_id, p.version, p.correlation_id),
+logged AS (
+  INSERT INTO payment_transition (payment_id, version, from_status, to_status, cause, correlation_id, at)
+  SELECT n.payment_id, n.version, m.from_status, m.status, m.cause, n.correlation_id, $9
+  FROM moved n JOIN wish m ON m.payment_id = n.payment_id)
+SELECT count(*) FROM moved
