@@ -103,7 +103,7 @@ async def test_what_a_crashed_run_left_is_cleared_and_its_data_kept(private_post
     )
     crashed = subprocess.run(
         [sys.executable, "-c", program, str(private_postgres.folder)],
-        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=False,
