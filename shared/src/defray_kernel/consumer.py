@@ -186,7 +186,7 @@ class Consumer:
 
     async def _begin_at(self, consumer: AIOKafkaConsumer, tp: TopicPartition) -> int:
         ends = consumer.beginning_offsets if self._begin == "earliest" else consumer.end_offsets
-        return int((await ends([tp]))[tp])  # type: ignore[no-untyped-call]
+        return int((await ends([tp]))[tp])  # type: ignore[no-untyped-call]  # the library gives no types
 
     def _forget(self, consumer: AIOKafkaConsumer, partitions: Iterable[Partition], *, for_s: float) -> None:
         """Stop reading there; what is still assigned to us after some heartbeats is ours and is taken over again."""
@@ -350,10 +350,15 @@ class Consumer:
         told: dict[TopicPartition, int] = {}
         while not stopping.is_set():
             await wait_for_stop(stopping, _KAFKA_COMMIT_EVERY_S)
-            offsets = {TopicPartition(*where): position.next_offset for where, position in self._positions.items()}
+            ours = consumer.assignment()
+            offsets = {
+                tp: position.next_offset
+                for where, position in self._positions.items()
+                if (tp := TopicPartition(*where)) in ours
+            }
             lag = sum(max(0, (consumer.highwater(tp) or 0) - offset) for tp, offset in offsets.items())
             metrics.gauge("consumer_lag", lag, consumer=self.name)
-            if offsets == told:
+            if not offsets or offsets == told:
                 continue
             try:
                 async with asyncio.timeout(_KAFKA_COMMIT_WITHIN_S):
@@ -369,7 +374,7 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(self, owner: Consumer, consumer: AIOKafkaConsumer) -> None:
         self._owner, self._consumer = owner, consumer
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - the client's call
         await self._owner.revoked()
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:

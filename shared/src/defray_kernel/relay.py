@@ -58,10 +58,10 @@ class RelayBroken(Exception):
     """
 
 
-class _Did(enum.Enum):
-    SENT = enum.auto()
-    NOTHING = enum.auto()
-    BUSY = enum.auto()
+class _Did(enum.StrEnum):
+    SENT = "sent"
+    NOTHING = "nothing"
+    BUSY = "busy"
 
 
 @dataclass(slots=True, eq=False)

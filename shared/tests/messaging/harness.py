@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from defray_kernel.errors import Poison, RetryLater
 from defray_kernel.kafka import Kafka
 from defray_kernel.outbox import OutboxEvent
 from defray_kernel.testing.eventually import eventually
+from defray_kernel.wakeup import Wakeup
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 
@@ -87,6 +89,27 @@ async def write_once(connection: Connection, topic: str, keys: Sequence[str], rn
     except RolledBack:
         return 0
     return len(chosen)
+
+
+class Writers:
+    """Concurrent writers on connections of their own, and how many events they have committed."""
+
+    def __init__(self, database: Database, wakeup: Wakeup, topic: str, *, pause_s: float = 0.0) -> None:
+        self._database, self._wakeup, self._topic, self._pause_s = database, wakeup, topic, pause_s
+        self.committed = 0
+
+    async def write(self, seed: int, keys: Sequence[str], go_on: Callable[[], bool]) -> None:
+        """One writer; runs while `go_on()`."""
+        rng = random.Random(seed)
+        connection = await self._database.connect()
+        try:
+            while go_on():
+                events = await write_once(connection, self._topic, keys, rng)
+                self.committed += events
+                self._wakeup.poke()
+                await asyncio.sleep(self._pause_s)
+        finally:
+            await connection.close()
 
 
 class Checked:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from defray_kernel.db import Database
@@ -34,52 +34,19 @@ async def test_broker_killed_and_frozen_under_load(
     for worker in workers:
         worker.start()
     wakeup = Wakeup(database)
-    committed, over = 0, asyncio.Event()
-
-    async def write(seed: int) -> None:
-        nonlocal committed
-        rng = random.Random(seed)
-        connection = await database.connect()
-        try:
-            while not over.is_set():
-                events = await harness.write_once(connection, topic, KEYS, rng)
-                committed += events
-                wakeup.poke()
-                await asyncio.sleep(0.01)
-        finally:
-            await connection.close()
-
-    async def supervise() -> None:
-        while not over.is_set():
-            await asyncio.sleep(0.5)
-            for worker in workers:
-                worker.revive()
-
-    async def break_things() -> None:
-        for _ in range(5 if long_form else 1):
-            await _flows(database)
-            private_kafka.kill()
-            await asyncio.sleep(0.5)
-            await asyncio.to_thread(private_kafka.start)
-            await _flows(database)
-            private_kafka.freeze()
-            await asyncio.sleep(LONGER_THAN_THE_RELAYS_LIMIT_S)
-            private_kafka.thaw()
-            await _flows(database)
-        over.set()
+    writers, over = harness.Writers(database, wakeup, topic, pause_s=0.01), asyncio.Event()
 
     try:
         async with running(wakeup.run), asyncio.TaskGroup() as tasks:
-            tasks.create_task(supervise())
-            tasks.create_task(break_things())
+            tasks.create_task(_supervise(workers, over))
             for seed in range(3):
-                tasks.create_task(write(seed))
-        async with asyncio.TaskGroup() as tasks:
-            over.clear()
-            supervising = tasks.create_task(supervise())
-            await harness.drained(database)
+                tasks.create_task(writers.write(seed, KEYS, lambda: not over.is_set()))
+            for _ in range(5 if long_form else 1):
+                await _kill_and_freeze(private_kafka, database)
             over.set()
-            await supervising
+        for worker in workers:
+            worker.revive()
+        await harness.drained(database)
     except BaseException:
         for worker in workers:
             print(worker.last_lines())
@@ -87,13 +54,32 @@ async def test_broker_killed_and_frozen_under_load(
     finally:
         for worker in workers:
             worker.end()
-    deaths = Counter(relay.deaths)
+    committed, deaths = writers.committed, Counter(relay.deaths)
     repeats = len(await harness.read_topic(kafka, topic)) - committed
     print(f"broker faults: {committed} events, relay left {deaths}, {repeats} repeats in the log")
     assert reader.deaths == []
     assert set(deaths) <= {75}
     assert deaths[75] >= 1, "the relay sat through a broker that answered nothing"
     await harness.assert_exact(database, topic, committed)
+
+
+async def _supervise(workers: Sequence[Worker], over: asyncio.Event) -> None:
+    while not over.is_set():
+        await asyncio.sleep(0.5)
+        for worker in workers:
+            worker.revive()
+
+
+async def _kill_and_freeze(broker: KafkaBroker, database: Database) -> None:
+    await _flows(database)
+    broker.kill()
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(broker.start)
+    await _flows(database)
+    broker.freeze()
+    await asyncio.sleep(LONGER_THAN_THE_RELAYS_LIMIT_S)
+    broker.thaw()
+    await _flows(database)
 
 
 async def _flows(database: Database) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 
 from hypothesis import given, settings
@@ -27,25 +26,12 @@ async def test_sixteen_writers_and_two_relays_lose_and_misorder_nothing(
     """Rollbacks leave holes, early transaction ids commit late, two relays take turns."""
     for_s = 60.0 if long_form else 8.0
     wakeup = Wakeup(database)
-    committed = 0
-
-    async def write(seed: int) -> None:
-        nonlocal committed
-        rng = random.Random(seed)
-        connection = await database.connect()
-        until = time.monotonic() + for_s
-        try:
-            while time.monotonic() < until:
-                events = await harness.write_once(connection, topic, KEYS, rng)
-                committed += events
-                wakeup.poke()
-        finally:
-            await connection.close()
-
+    writers = harness.Writers(database, wakeup, topic)
+    until = time.monotonic() + for_s
     async with running(Relay(database, kafka).run, Relay(database, kafka).run, wakeup.run):
-        async with asyncio.TaskGroup() as writers:
+        async with asyncio.TaskGroup() as tasks:
             for seed in range(WRITERS):
-                writers.create_task(write(seed))
+                tasks.create_task(writers.write(seed, KEYS, lambda: time.monotonic() < until))
         async with database.read() as connection:
             await eventually(
                 lambda: connection.fetchval("SELECT count(*) = 0 FROM outbox"), within_s=30, what="an empty outbox"
@@ -53,6 +39,7 @@ async def test_sixteen_writers_and_two_relays_lose_and_misorder_nothing(
     async with database.read() as connection:
         things = {row["key"]: row["event_seq"] for row in await connection.fetch("SELECT key, event_seq FROM thing")}
         logged = await connection.fetchval("SELECT count(DISTINCT id) FROM event_log")
+    committed = writers.committed
     records = await harness.read_topic(kafka, topic)
     delivered = harness.first_occurrences(records)
     print(f"committed {committed}, in the log {len(records)}, repeats {len(records) - committed}")

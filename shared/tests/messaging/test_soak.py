@@ -31,30 +31,20 @@ async def test_soak_with_kills_freezes_and_poison(
     for worker in workers:
         worker.start()
     wakeup = Wakeup(database)
-    started = time.monotonic()
-    committed = 0
+    writers = harness.Writers(database, wakeup, topic, pause_s=0.02)
+    until = time.monotonic() + for_s
 
-    async def write(seed: int, keys: list[str] = KEYS) -> None:
-        nonlocal committed
-        rng = random.Random(seed)
-        connection = await database.connect()
-        try:
-            while time.monotonic() - started < for_s:
-                events = await harness.write_once(connection, topic, keys, rng)
-                committed += events
-                wakeup.poke()
-                await asyncio.sleep(0.02)
-        finally:
-            await connection.close()
+    def go_on() -> bool:
+        return time.monotonic() < until
 
     try:
         async with running(wakeup.run), asyncio.TaskGroup() as tasks:
             for seed in range(4):
-                tasks.create_task(write(seed))
+                tasks.create_task(writers.write(seed, KEYS, go_on))
             tasks.create_task(_poison_and_cure(database, for_s))
             tasks.create_task(_harass(relays, readers, for_s))
             # Its events come at random else, and an idle key cannot fail.
-            tasks.create_task(write(4, list(POISONED)))
+            tasks.create_task(writers.write(4, list(POISONED), go_on))
         for worker in workers:
             worker.revive()
         await harness.drained(database)
@@ -65,6 +55,7 @@ async def test_soak_with_kills_freezes_and_poison(
     finally:
         for worker in workers:
             worker.end()
+    committed = writers.committed
     kills = {
         code: sum(worker.deaths.count(code) for worker in workers) for code in {c for w in workers for c in w.deaths}
     }
