@@ -134,15 +134,19 @@ GRANT SELECT, INSERT ON payable_transition TO __RUNTIME__;
 
 -- What a person must look at; the same trouble from the same cause is one case.
 CREATE TABLE exception_case (
-  case_id    uuid        PRIMARY KEY,
-  state      text        NOT NULL CHECK (state IN ('OPEN', 'RESOLVED')),
-  order_id   uuid,
-  payment_id uuid,
-  attempt_no text        CHECK (length(attempt_no) BETWEEN 1 AND 64),
-  reason     text        NOT NULL CHECK (length(reason) BETWEEN 1 AND 64),
-  cause      text        NOT NULL CHECK (length(cause) BETWEEN 1 AND 200),  -- leads to the callback or evidence row
-  opened_at  timestamptz NOT NULL,
-  UNIQUE NULLS NOT DISTINCT (payment_id, reason, cause)
+  case_id     uuid        PRIMARY KEY,
+  state       text        NOT NULL DEFAULT 'OPEN' CHECK (state IN ('OPEN', 'RESOLVED')),
+  order_id    uuid,
+  payment_id  uuid,
+  attempt_no  text        CHECK (length(attempt_no) BETWEEN 1 AND 64),
+  reason      text        NOT NULL CHECK (length(reason) BETWEEN 1 AND 64),
+  cause       text        NOT NULL CHECK (length(cause) BETWEEN 1 AND 200),  -- leads to the callback or evidence row
+  opened_at   timestamptz NOT NULL,
+  resolved_at timestamptz,
+  resolved_by text        CHECK (length(resolved_by) BETWEEN 1 AND 200),
+  resolution  text        CHECK (length(resolution) BETWEEN 1 AND 500),
+  UNIQUE NULLS NOT DISTINCT (payment_id, reason, cause),
+  CHECK ((state = 'RESOLVED') = (resolved_at IS NOT NULL AND resolved_by IS NOT NULL AND resolution IS NOT NULL))
 );
-CREATE INDEX exception_case_open ON exception_case (opened_at) WHERE state = 'OPEN';
-GRANT SELECT, INSERT ON exception_case TO __RUNTIME__;
+CREATE INDEX exception_case_open ON exception_case (case_id) WHERE state = 'OPEN';
+GRANT SELECT, INSERT, UPDATE (state, resolved_at, resolved_by, resolution) ON exception_case TO __RUNTIME__;

@@ -14,7 +14,7 @@ from defray_kernel.sql import all_queries
 from defray_payment import wiring
 from defray_payment.domain.attempt import AttemptStatus
 from defray_payment.domain.payment import Payment, PaymentStatus
-from defray_payment.store import attempts, callbacks, payables, payments
+from defray_payment.store import attempts, callbacks, cases, payables, payments
 from defray_payment.store.payments import PaymentMove
 from defray_sandbox.stack.provision import ProvisionedDatabase
 
@@ -29,7 +29,7 @@ async def test_migrating_again_changes_nothing(migrated: ProvisionedDatabase) ->
 
 
 async def test_every_named_query_prepares(database: Database) -> None:
-    own = {payables.Q.path, payments.Q.path, attempts.Q.path, callbacks.Q.path}
+    own = {payables.Q.path, payments.Q.path, attempts.Q.path, callbacks.Q.path, cases.Q.path}
     loaded = {
         queries.path: queries
         for queries in all_queries()

@@ -112,6 +112,18 @@ class TestCallbacks:
         assert [each["status"] for each in told["callbacks"]] == [503]
         assert await service.rows("SELECT * FROM callback") == []
 
+    async def test_a_database_that_is_too_slow_asks_for_a_repeat_which_finds_the_effect(
+        self, service: Service, simulator: WechatSimulator
+    ) -> None:
+        begun = await service.pay(service.order())
+        async with service.database.transaction() as tx:
+            await tx.execute("SELECT 1 FROM payable FOR UPDATE")
+            assert await self.sent(simulator, begun, "genuine") == [503]
+        wish = {"out_trade_no": number(begun), "kinds": ["genuine"]}
+        told = await simulator.control("/control/callbacks/send", wish)
+        assert [each["status"] for each in told["callbacks"]] == [204]
+        assert (await service.events()).count(("payment.succeeded.v1", 3)) == 1
+
     async def test_many_at_once(self, service: Service, simulator: WechatSimulator) -> None:
         begun = await asyncio.gather(*(service.pay(service.order()) for _ in range(50)))
         # On a busy machine some answers are late; they are told as unknown, and money counts all the same.

@@ -42,6 +42,7 @@ from defray_payment.domain.reports import ChannelAccount
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
 from defray_payment.entrypoints.consumers import ORDERS_TOPIC, SUBSCRIPTIONS
 from defray_payment.entrypoints.http import PaymentsApi
+from defray_payment.entrypoints.operators import CasesApi
 from defray_payment.entrypoints.timers import timers
 from defray_payment.entrypoints.tokens import PaymentTokens
 from defray_payment.entrypoints.webhooks import Webhooks
@@ -108,7 +109,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             database=database,
             clock=clock,
             public=public(doors.api, doors.webhooks, problems, directory, tokens),
-            internal=internal(operators),
+            internal=internal(CasesApi(database, clock), operators),
             group_commits=edges.all,
             directory=directory,
             consumers=(
@@ -245,11 +246,13 @@ def public(
     return edge
 
 
-def internal(operators: OperatorTokens | None) -> Edge:
+def internal(api: CasesApi, operators: OperatorTokens | None) -> Edge:
     """The operators' port."""
-    return Edge(
+    edge = Edge(
         title="Defray payment service, operators", version=__version__, problems=registry(), operators=operators
     )
+    api.declare(edge)
+    return edge
 
 
 def openapi() -> dict[str, Any]:
@@ -261,7 +264,7 @@ def openapi() -> dict[str, Any]:
 
 def internal_openapi() -> dict[str, Any]:
     """The same of the operators' port."""
-    return internal(None).openapi()
+    return internal(object.__new__(CasesApi), None).openapi()
 
 
 class _Declared:

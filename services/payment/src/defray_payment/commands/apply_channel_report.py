@@ -18,8 +18,9 @@ from defray_payment.domain.payable import Payable, PayableStatus
 from defray_payment.domain.payment import LIVE, Answer, Moved, Payment, PaymentStatus, Repeated, decide
 from defray_payment.domain.refusals import CaseReason, FailureCode, Refused
 from defray_payment.domain.reports import ChannelAccount, Claim, Report, Source
-from defray_payment.store import attempts, callbacks, payables, payments
-from defray_payment.store.callbacks import Callback, Case, Evidence
+from defray_payment.store import attempts, callbacks, cases, payables, payments
+from defray_payment.store.callbacks import Callback, Evidence
+from defray_payment.store.cases import Case
 from defray_payment.store.payments import Found, PaymentMove
 
 
@@ -220,7 +221,7 @@ class _Batch:
         await attempts.save(tx, self.attempts, self.now)
         await payables.claim(tx, self.claims, self.now)
         await callbacks.add_evidence(tx, self.evidence, self.now)
-        await callbacks.open_cases(tx, self.cases, self.now)
+        await cases.open_all(tx, self.cases, self.now)
         told = [announce.payment_event(payment, self.causes[payment.order_id], self.now) for payment in moved]
         events: list[OutboxEvent] = [event for event in told if event is not None]
         closing = [locked[payment.order_id] for payment in self.ended]

@@ -6,14 +6,14 @@ from defray_kernel.clock import Clock
 from defray_kernel.db import WriteTx
 from defray_payment.commands.apply_channel_report import ApplyChannelReport
 from defray_payment.domain.refusals import CaseReason
-from defray_payment.store import callbacks
-from defray_payment.store.callbacks import Case
+from defray_payment.store import callbacks, cases
+from defray_payment.store.cases import Case
 
 
 async def handle(commands: Sequence[ApplyChannelReport], tx: WriteTx, clock: Clock) -> None:
     """Store what came and put it before a person; done again, it changes nothing."""
     await callbacks.keep(tx, [command.callback for command in commands if command.callback is not None])
-    cases = [
+    to_open = [
         Case(
             reason=CaseReason.DECISION_FAILED,
             cause=command.cause,
@@ -22,4 +22,4 @@ async def handle(commands: Sequence[ApplyChannelReport], tx: WriteTx, clock: Clo
         )
         for command in commands
     ]
-    await callbacks.open_cases(tx, cases, clock.now())
+    await cases.open_all(tx, to_open, clock.now())

@@ -16,8 +16,8 @@ from defray_kernel.money import Money
 from defray_payment.commands import end_payable
 from defray_payment.domain.payable import OrderTerms, Payable, PayableStatus
 from defray_payment.domain.refusals import CaseReason
-from defray_payment.store import attempts, callbacks, payables, payments
-from defray_payment.store.callbacks import Case
+from defray_payment.store import attempts, cases, payables, payments
+from defray_payment.store.cases import Case
 from defray_payment.store.payables import PayableMove
 
 S = TypeVar("S", bound=OrderStateV1)
@@ -94,12 +94,12 @@ async def _project(events: Sequence[Event[S]], tx: WriteTx, clock: Clock) -> lis
         for event, each, payable in news
     ]
     saved = await payables.save(tx, moves, clock.now())
-    cases = [
+    to_open = [
         Case(reason=CaseReason.ORDER_MISMATCH, cause=f"event:{event.id}", order_id=payable.order_id)
         for event, each, payable in news
         if not payable.agrees_with(each)
     ]
-    await callbacks.open_cases(tx, cases, clock.now())
+    await cases.open_all(tx, to_open, clock.now())
     return [(event, payable) for (event, _, _), payable in zip(news, saved, strict=True)]
 
 

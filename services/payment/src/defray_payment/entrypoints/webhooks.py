@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -21,7 +23,9 @@ from defray_payment.commands.converse import callback_context, claim_of_view
 from defray_payment.domain.reports import Claim, Report, Source
 from defray_payment.store.callbacks import Callback
 
-_TRY_AGAIN = Acknowledgement(status=503, body=b'{"code":"FAIL","message":"try again"}')
+ANSWER_WITHIN_S: Final = 4.5
+"""Channels wait five seconds. What is committed later all the same is found by the repeat that this refusal asks for."""
+_TRY_AGAIN: Final = Acknowledgement(status=503, body=b'{"code":"FAIL","message":"try again"}')
 _log = structlog.get_logger()
 
 
@@ -49,8 +53,9 @@ class Webhooks:
             return _reply(self.channel.acknowledge(accepted=False))
         command = self._command(call, heard)
         try:
-            await self.reporting.submit(command)
-        except (Overloaded, Unavailable, OutcomeUnknown):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self.reporting.submit(command)
+        except (Overloaded, Unavailable, OutcomeUnknown, TimeoutError):
             return _reply(_TRY_AGAIN)
         except Exception as error:  # noqa: BLE001 - whatever it is, the callback itself must not be lost
             if not await self._keep(command, error):

@@ -1,18 +1,16 @@
-"""What channels claimed: callbacks as they came, the evidence of each report, and the cases that a person must look at."""
+"""What channels claimed: callbacks as they came, and the evidence of each report."""
 
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from uuid import UUID
 
 import msgspec
 
 from defray_kernel.db import WriteTx
-from defray_kernel.ids import OrderId, PaymentId, uuid7
+from defray_kernel.ids import PaymentId, uuid7
 from defray_kernel.sql import queries
 from defray_payment.domain.checks import Check
-from defray_payment.domain.refusals import CaseReason
 from defray_payment.domain.reports import Claim
 
 Q = queries(__file__)
@@ -55,17 +53,6 @@ class Evidence:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """Something for a person; unique per payment, reason and cause."""
-
-    reason: CaseReason
-    cause: str
-    order_id: OrderId | None = None
-    payment_id: PaymentId | None = None
-    attempt_no: str | None = None
-
-
 async def keep(tx: WriteTx, callbacks: Sequence[Callback]) -> dict[tuple[str, str], bytes]:
     """Store what is new; returns the digests of those that were here before."""
     if not callbacks:
@@ -105,21 +92,5 @@ async def add_evidence(tx: WriteTx, rows: Sequence[Evidence], at: dt.datetime) -
             [_encode(c).decode() for c in claims],
             [_encode(row.checks).decode() for row in rows],
             [row.verdict for row in rows],
-            at,
-        )
-
-
-async def open_cases(tx: WriteTx, cases: Sequence[Case], at: dt.datetime) -> None:
-    """Put cases before a person; one that is there already stays as it is."""
-    if cases:
-        ids: list[UUID] = [uuid7() for _ in cases]
-        await tx.execute(
-            Q.open_cases,
-            ids,
-            [c.order_id for c in cases],
-            [c.payment_id for c in cases],
-            [None if c.attempt_no is None else c.attempt_no[:_ATTEMPT_NO_MAX] for c in cases],
-            [c.reason for c in cases],
-            [c.cause for c in cases],
             at,
         )

@@ -21,10 +21,3 @@ SELECT e.evidence_id, e.channel, e.attempt_no, e.payment_id, e.source, e.cause, 
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
             $10::text[], $11::text[])
   AS e (evidence_id, channel, attempt_no, payment_id, source, cause, report, native_state, claim, checks, verdict)
-
--- name: open_cases
-INSERT INTO exception_case (case_id, state, order_id, payment_id, attempt_no, reason, cause, opened_at)
-SELECT c.case_id, 'OPEN', c.order_id, c.payment_id, c.attempt_no, c.reason, c.cause, $7
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[])
-  AS c (case_id, order_id, payment_id, attempt_no, reason, cause)
-ON CONFLICT (payment_id, reason, cause) DO NOTHING

@@ -1,0 +1,97 @@
+"""Cases on the internal port: listed, resolved once, audited; for operators only."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+import jwt
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
+
+from defray_kernel.clock import SystemClock
+from defray_kernel.db import Database
+from defray_kernel.operators import AUDIENCE, OperatorTokens
+from defray_kernel.server import Listener
+from defray_kernel.testing.eventually import eventually
+from defray_payment import wiring
+from defray_payment.domain.refusals import CaseReason
+from defray_payment.entrypoints.operators import CasesApi
+from defray_payment.store import cases
+from defray_payment.store.cases import Case
+
+from .given import NOW, payment
+
+ISSUER = "https://operators.test"
+
+
+class Desk:
+    """The internal port, and tokens for it."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession, key: Ed25519PrivateKey) -> None:
+        self.url, self.http, self._key = url, http, key
+
+    def headers(self, *roles: str) -> Mapping[str, str]:
+        now_s = int(SystemClock().real().timestamp())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "iat": now_s, "exp": now_s + 600, "roles": list(roles)}
+        token = jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": "p1"})
+        return {"Authorization": f"Bearer {token}"}
+
+    async def listed(self, **query: str) -> list[dict[str, object]]:
+        url = f"{self.url}/internal/v1/cases"
+        async with self.http.get(url, params=query, headers=self.headers("viewer")) as reply:
+            assert reply.status == 200
+            return list((await reply.json())["data"])
+
+    async def resolve(self, case_id: object, *roles: str) -> int:
+        url = f"{self.url}/internal/v1/cases/{case_id}/resolve"
+        async with self.http.post(url, json={"resolution": "refunded by hand"}, headers=self.headers(*roles)) as reply:
+            return reply.status
+
+
+@pytest_asyncio.fixture
+async def desk(database: Database) -> AsyncIterator[Desk]:
+    key = Ed25519PrivateKey.generate()
+    public = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    operators = OperatorTokens(json.dumps({"keys": [{**public, "kid": "p1"}]}).encode(), issuer=ISSUER)
+    edge = wiring.internal(CasesApi(database, SystemClock()), operators)
+    listener, stopping = Listener(edge.app(), "127.0.0.1", 0), asyncio.Event()
+    async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:
+        group.create_task(listener.run(stopping))
+        await eventually(lambda: listener.port != 0, what="the port listens")
+        yield Desk(f"http://127.0.0.1:{listener.port}", http, key)
+        stopping.set()
+
+
+async def test_a_case_is_listed_and_resolved_once(desk: Desk, database: Database) -> None:
+    one = payment()
+    case = Case(reason=CaseReason.AMOUNT_MISMATCH, cause="callback:wechat:EV-1", payment_id=one.payment_id)
+    async with database.transaction() as tx:
+        await cases.open_all(tx, [case], NOW)
+        await cases.open_all(tx, [case, Case(reason=CaseReason.UNKNOWN_ATTEMPT, cause="callback:wechat:EV-2")], NOW)
+    found = await desk.listed()
+    assert [(each["reason"], each["cause"]) for each in found] == [
+        ("amount_mismatch", "callback:wechat:EV-1"),
+        ("unknown_attempt", "callback:wechat:EV-2"),
+    ]
+    first = found[0]["case_id"]
+    assert await desk.listed(after=str(first)) == found[1:]
+    assert await desk.resolve(first, "operator") == 204
+    assert await desk.resolve(first, "operator") == 404
+    assert await desk.listed() == found[1:]
+    async with database.read() as conn:
+        audited = await conn.fetchrow("SELECT actor, action, subject FROM audit_log ORDER BY seq DESC LIMIT 1")
+    assert audited is not None
+    assert tuple(audited) == ("ann", "payment.case.resolve", first)
+
+
+@pytest.mark.parametrize(("roles", "status"), [(["viewer"], 403), (["finance"], 403), ([], 401)])
+async def test_who_may_not(desk: Desk, roles: list[str], status: int) -> None:
+    assert await desk.resolve("case_" + "0" * 32, *roles) == status
+
+
+async def test_ids_that_are_none(desk: Desk) -> None:
+    for text in ("case_1", "pay_" + "0" * 32, "case_" + "0" * 32):
+        assert await desk.resolve(text, "operator") == 404
