@@ -144,22 +144,28 @@ GRANT INSERT, SELECT ON evidence TO defray_payment;
 
 CREATE TABLE exception_case (
   case_id uuid NOT NULL,
-  state text NOT NULL,
+  state text DEFAULT 'OPEN'::text NOT NULL,
   order_id uuid,
   payment_id uuid,
   attempt_no text,
   reason text NOT NULL,
   cause text NOT NULL,
   opened_at timestamp with time zone NOT NULL,
+  resolved_at timestamp with time zone,
+  resolved_by text,
+  resolution text,
   CONSTRAINT exception_case_attempt_no_check CHECK (((length(attempt_no) >= 1) AND (length(attempt_no) <= 64))),
   CONSTRAINT exception_case_cause_check CHECK (((length(cause) >= 1) AND (length(cause) <= 200))),
+  CONSTRAINT exception_case_check CHECK (((state = 'RESOLVED'::text) = ((resolved_at IS NOT NULL) AND (resolved_by IS NOT NULL) AND (resolution IS NOT NULL)))),
   CONSTRAINT exception_case_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 64))),
+  CONSTRAINT exception_case_resolution_check CHECK (((length(resolution) >= 1) AND (length(resolution) <= 500))),
+  CONSTRAINT exception_case_resolved_by_check CHECK (((length(resolved_by) >= 1) AND (length(resolved_by) <= 200))),
   CONSTRAINT exception_case_state_check CHECK ((state = ANY (ARRAY['OPEN'::text, 'RESOLVED'::text]))),
   CONSTRAINT exception_case_pkey PRIMARY KEY (case_id),
   CONSTRAINT exception_case_payment_id_reason_cause_key UNIQUE NULLS NOT DISTINCT (payment_id, reason, cause)
 );
-CREATE INDEX exception_case_open ON exception_case USING btree (opened_at) WHERE (state = 'OPEN'::text);
-GRANT INSERT, SELECT ON exception_case TO defray_payment;
+CREATE INDEX exception_case_open ON exception_case USING btree (case_id) WHERE (state = 'OPEN'::text);
+GRANT INSERT, SELECT, UPDATE (state, resolved_at, resolved_by, resolution) ON exception_case TO defray_payment;
 
 CREATE TABLE idempotency_key (
   scope text NOT NULL,
