@@ -1,9 +1,11 @@
 """P4: how fast outbox rows get to Kafka, and how soon after their commit a consumer sees them."""
 
 import asyncio
+import os
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -81,7 +83,8 @@ class _Relay:
             async with TopicReader(self._world.kafka_clients(), topic) as reader:
                 relay = await self._world.service(site, _SERVICE, "relay", profile=profile)
                 try:
-                    sample = await self._measure(reader, self._count, {"relay": relay.pid})
+                    sample = await self._measure(reader, self._count, {"relay": relay.pid},
+                                                 profiled=[relay.pid] if profile else ())  # fmt: skip
                 finally:
                     await stop(relay)
                 published = await _published(database.dsn(_SERVICE))
@@ -151,11 +154,15 @@ class _Relay:
                 await stop(relay)
         return _latencies(committed, arrived, rate, self._plan.warm_s, meter)
 
-    async def _measure(self, reader: TopicReader, count: int, trees: Mapping[str, int]) -> Sample:
+    async def _measure(
+        self, reader: TopicReader, count: int, trees: Mapping[str, int], *, profiled: Sequence[int] = ()
+    ) -> Sample:
         until = time.monotonic() + _STARTS_WITHIN_S
         while await reader.count() == 0 and time.monotonic() < until:
             await asyncio.sleep(_LOOK_S)
         await asyncio.sleep(self._plan.warm_s)
+        for pid in profiled:
+            os.kill(pid, signal.SIGUSR1)
         with Meter(self._world.server_trees | dict(trees)) as meter:
             first, started = await reader.count(), time.monotonic()
             last, ended = first, started

@@ -1,7 +1,8 @@
 """A sampling profiler: `python -m tests.bench.sampler OUT -m module args…` runs a module and says where its CPU time went.
 
 A timer of the process's own CPU time interrupts it every 2 ms and the stack is noted: unlike cProfile it does not make
-small Python functions look dear. Time inside C code counts for the Python line that called it.
+small Python functions look dear. Time inside C code counts for the Python line that called it. It begins with SIGUSR1,
+so that imports and warm-up stay out.
 """
 
 import collections
@@ -25,8 +26,12 @@ class Sampler:
         self.own: collections.Counter[str] = collections.Counter()
         self.under: collections.Counter[str] = collections.Counter()
 
-    def start(self) -> None:
+    def arm(self) -> None:
+        """Begin when told by SIGUSR1."""
         signal.signal(signal.SIGPROF, self._note)
+        signal.signal(signal.SIGUSR1, lambda *_: self.start())
+
+    def start(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
 
     def stop(self) -> None:
@@ -87,7 +92,7 @@ def main() -> None:
     assert dash_m == "-m", "usage: sampler OUT -m module args…"
     sys.argv = [module, *arguments]
     sampler = Sampler()
-    sampler.start()
+    sampler.arm()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

@@ -163,15 +163,15 @@ class World:
         process.spawn([sys.executable, *argv], env=base | {"PYTHONPATH": path}, cwd=CHECKOUT)
         return process
 
-    async def ready(self, process: OwnedProcess, url: str, *, within_s: float = _READY_S) -> None:
-        """Wait until `url` answers 200. Raises BenchFailed with the process's last lines."""
+    async def ready(self, process: OwnedProcess, url: str, *, status: int = 200, within_s: float = _READY_S) -> None:
+        """Wait until `url` answers `status`. Raises BenchFailed with the process's last lines."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), trust_env=False) as session:
             while loop.time() < deadline and process.running():
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(url) as answer:
-                        if answer.status == 200:
+                        if answer.status == status:
                             return
                 await asyncio.sleep(_POLL_S)
         raise BenchFailed(f"{process.name} is not ready:\n{process.last_lines(30)}")
