@@ -271,6 +271,13 @@ class TestWire:
         assert (told.report, told.native_state, told.merchant_ref, told.app_ref) == (Report.UNCLEAR, "?", "?", "?")
         assert (told.channel_txn_id, told.paid_at, told.amount_minor, told.currency) == (None, None, None, "?")
 
+    @pytest.mark.parametrize("text", ["", "0001-01-01T00:00:00+08:00", "9999-12-31T23:59:59-08:00", "2026-11-24", "x"])
+    def test_a_time_that_is_none_is_not_told(self, text: str) -> None:
+        body = {"out_trade_no": "A1B2C3", "trade_state": "SUCCESS", "success_time": text}
+        told = wire.read_transaction(json.dumps(body).encode())
+        assert told is not None
+        assert told.paid_at is None
+
     def test_other_notices_are_genuine_and_not_applied(self) -> None:
         told = wire.read_notice(wire.Callback(id="\u0000" * 200, event_type="REFUND.SUCCESS", resource=None), b"{}")  # type: ignore[arg-type]
         assert (told.view, told.fault) == (None, CaseReason.UNSUPPORTED_NOTICE)

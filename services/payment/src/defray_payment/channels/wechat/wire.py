@@ -213,9 +213,9 @@ def _plain(text: str | None) -> str | None:
 def _time(text: str | None) -> dt.datetime | None:
     try:
         moment = dt.datetime.fromisoformat(text or "")
-    except ValueError:
+        return moment.astimezone(dt.UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(dt.UTC) if moment.tzinfo is not None else None
 
 
 PROTOCOL: Final = Trouble(kind=Kind.PROTOCOL, outcome=Outcome.UNKNOWN, next=Next.QUERY)
