@@ -89,3 +89,58 @@ class PayableClosed(EventData, frozen=True, kw_only=True):
     merchant_id: str
     reason: Literal["merchant", "customer", "system", "expired"]
     closed_at: Time
+
+
+RefundStatus = Literal["REQUESTED", "PROCESSING", "SUCCEEDED", "FAILED", "ABNORMAL"]
+RefundReason = Literal["merchant", "late", "duplicate", "mismatch"]
+
+
+class RefundStateV1(EventData, frozen=True, kw_only=True):
+    """The public state of a refund; the Kafka key is its order's id. Amounts in minor units; times UTC.
+
+    `refund_no` is the latest business number at the channel. `reason` says who wants the money back: the merchant, or
+    the rule for money that came late, twice or in a wrong amount. `payment_refunded_minor` is the sum of this payment's
+    refunds that succeeded, this one included.
+    """
+
+    TOPIC: ClassVar[str] = TOPIC
+
+    refund_id: str
+    payment_id: str
+    order_id: str
+    merchant_id: str
+    status: RefundStatus
+    reason: RefundReason
+    amount_minor: Minor
+    currency: Currency
+    channel: str
+    refund_no: str
+    requested_at: Time
+    payment_refunded_minor: Minor
+    channel_refund_id: str | None = None
+    done_at: Time | None = None
+    failure_code: str | None = None
+
+
+class RefundRequested(RefundStateV1, frozen=True, kw_only=True):
+    """A refund's amount is reserved; the channel has not been asked yet. Consumers first."""
+
+    TYPE: ClassVar[str] = "refund.requested.v1"
+
+
+class RefundSucceeded(RefundStateV1, frozen=True, kw_only=True):
+    """The channel has given the money back."""
+
+    TYPE: ClassVar[str] = "refund.succeeded.v1"
+
+
+class RefundFailed(RefundStateV1, frozen=True, kw_only=True):
+    """The channel said for certain that this refund will not happen; its amount is free again."""
+
+    TYPE: ClassVar[str] = "refund.failed.v1"
+
+
+class RefundAbnormal(RefundStateV1, frozen=True, kw_only=True):
+    """The money is stuck at the channel and a person must act there; its amount stays reserved."""
+
+    TYPE: ClassVar[str] = "refund.abnormal.v1"
