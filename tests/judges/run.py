@@ -19,7 +19,7 @@ _ROOT = _HERE.parents[1]
 _ENVIRONMENTS = _ROOT / ".venv-judges"
 _INSTALL_S_MAX = 300
 _VERDICT_S_MAX = 120
-JUDGES = ("wechat", "standardwebhooks", "containers", "documents")
+JUDGES = ("wechat", "alipay", "standardwebhooks", "containers", "documents")
 
 
 class JudgeFailedError(Exception):

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from defray_sandbox.simulators.process import WechatSimulator
-from defray_sandbox.simulators.wechat.courier import SCHEDULE_S
+from defray_sandbox.simulators.wechat.messages import SCHEDULE_S
 from tests.judges.run import ask
 
 from .conftest import Merchant, Shop
@@ -81,7 +81,10 @@ async def test_a_lying_channel(simulator: WechatSimulator, merchant: Merchant, s
     told = [event["resource"] for event in _events(simulator, shop)]
     assert [resource["amount"]["total"] for resource in told] == [1, 5]  # type: ignore[index]
     assert told[1]["mchid"] == "1900000110"  # type: ignore[index]
-    assert await simulator.control("/books") == {"captures": {"USD": {"count": 1, "amount_minor": 1}}}
+    assert await simulator.control("/books") == {
+        "captures": {"USD": {"count": 1, "amount_minor": 1}},
+        "refunds": {},
+    }
 
 
 async def test_a_declined_order_stays_open(simulator: WechatSimulator, merchant: Merchant, shop: Shop) -> None:
@@ -92,7 +95,7 @@ async def test_a_declined_order_stays_open(simulator: WechatSimulator, merchant:
     with pytest.raises(Exception, match="409"):
         await simulator.control("/control/pay", {"out_trade_no": "DECLINED"})
     assert shop.taken == []
-    assert await simulator.control("/books") == {"captures": {}}
+    assert await simulator.control("/books") == {"captures": {}, "refunds": {}}
 
 
 async def test_a_callback_outlives_a_crash(new_simulator: Callable[..., WechatSimulator], shop: Shop) -> None:

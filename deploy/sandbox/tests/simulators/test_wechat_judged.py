@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from defray_sandbox.simulators.process import WechatSimulator
-from defray_sandbox.simulators.wechat.faults import CallbackKind
+from defray_sandbox.simulators.wechat.notices import CallbackKind
 from tests.judges.run import JudgeFailedError, ask
 
 from .conftest import Merchant, Shop

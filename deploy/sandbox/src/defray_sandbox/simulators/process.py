@@ -1,4 +1,4 @@
-"""Starts and stops the channel simulator as a process of its own, for tests, benchmarks and the local stack."""
+"""Starts and stops a channel simulator as a process of its own, for tests, benchmarks and the local stack."""
 
 import asyncio
 import signal
@@ -7,14 +7,17 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import aiohttp
 
-from defray_sandbox.simulators.wechat.keys import generate
+from defray_sandbox.simulators.alipay import keys as alipay_keys
+from defray_sandbox.simulators.wechat import keys as wechat_keys
 
 MCHID = "1900000109"
 APPID = "wx8888888888888888"
+ALIPAY_APP_ID = "2021000000000001"
+ALIPAY_SELLER_ID = "2088000000000001"
 _READY_S_MAX = 20.0
 _POLL_S = 0.05
 _STOP_S_MAX = 10.0
@@ -25,8 +28,16 @@ class SimulatorFailedError(Exception):
     """The simulator did not start or refused a lever; the message says why."""
 
 
-class WechatSimulator:
+class Simulator:
     """One channel with its ledger, keys and log in a folder; start it again to see what a restart keeps."""
+
+    program: ClassVar[str]
+    account: ClassVar[Sequence[str]]
+
+    @staticmethod
+    def make_keys(folder: Path) -> None:
+        """Write the keys of both sides into the folder."""
+        raise NotImplementedError
 
     def __init__(self, folder: Path, arguments: Sequence[str] = (), *, ports: tuple[int, int] | None = None) -> None:
         """`arguments` are added to the command line; `ports` are the channel's and the control's, free ones if None."""
@@ -72,7 +83,7 @@ class WechatSimulator:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.keys_dir.exists():
-            await asyncio.to_thread(generate, self.keys_dir)
+            await asyncio.to_thread(self.make_keys, self.keys_dir)
         fixed = self._ports
         for _ in range(_STARTS_MAX):
             # Another program may take a free port before the simulator does, so it is tried with others.
@@ -108,10 +119,10 @@ class WechatSimulator:
         assert self._ports is not None
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "defray_sandbox.simulators.wechat",
+                sys.executable, "-m", f"defray_sandbox.simulators.{self.program}",
                 "--port", str(self._ports[0]), "--control-port", str(self._ports[1]),
                 "--state-file", str(self.state_file), "--keys-dir", str(self.keys_dir),
-                "--mchid", MCHID, "--appid", APPID, *self._arguments,
+                *self.account, *self._arguments,
                 stdout=log, stderr=log,
             )  # fmt: skip
         loop = asyncio.get_running_loop()
@@ -144,6 +155,30 @@ class WechatSimulator:
                 process.kill()
                 await process.wait()
         self._process = None
+
+
+class WechatSimulator(Simulator):
+    """A channel that speaks WeChat Pay v3."""
+
+    program = "wechat"
+    account: ClassVar[Sequence[str]] = ("--mchid", MCHID, "--appid", APPID)
+
+    @staticmethod
+    def make_keys(folder: Path) -> None:
+        """Write the keys of both sides into the folder."""
+        wechat_keys.generate(folder)
+
+
+class AlipaySimulator(Simulator):
+    """A channel that speaks Alipay's gateway."""
+
+    program = "alipay"
+    account: ClassVar[Sequence[str]] = ("--app-id", ALIPAY_APP_ID, "--seller-id", ALIPAY_SELLER_ID)
+
+    @staticmethod
+    def make_keys(folder: Path) -> None:
+        """Write the keys of both sides into the folder."""
+        alipay_keys.generate(folder)
 
 
 def _free_port() -> int:

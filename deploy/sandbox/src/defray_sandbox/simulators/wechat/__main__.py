@@ -2,124 +2,63 @@
 
 import argparse
 import asyncio
-import logging
-import signal
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
 
-from aiohttp import web
-
+from defray_sandbox.simulators.clock import ChannelClock
+from defray_sandbox.simulators.courier import Courier
+from defray_sandbox.simulators.faults import FaultPlan
+from defray_sandbox.simulators.server import parser, plain_hosts, run, signers, until_stopped
 from defray_sandbox.simulators.wechat.api import ChannelApi
 from defray_sandbox.simulators.wechat.channel import Channel
-from defray_sandbox.simulators.wechat.clock import ChannelClock
 from defray_sandbox.simulators.wechat.control import ControlApi
-from defray_sandbox.simulators.wechat.courier import Courier
-from defray_sandbox.simulators.wechat.faults import FaultPlan
 from defray_sandbox.simulators.wechat.keys import load
 from defray_sandbox.simulators.wechat.ledger import Ledger
+from defray_sandbox.simulators.wechat.messages import SigningKeys, WechatMessages
+from defray_sandbox.simulators.wechat.refunds import GAP_S, Refunds
 from defray_sandbox.simulators.wechat.signing import SigningBench
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_SIGNERS = 2
-_PUBLIC_BODY_BYTES_MAX = 256 * 1024
-_CONTROL_BODY_BYTES_MAX = 64 * 1024 * 1024
-_SHUTDOWN_S = 2.0
-
-_logger = logging.getLogger(__name__)
+_REFUNDS_LOOKED_AT_S = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the command line says."""
-
-    host: str
-    port: int
-    control_port: int
-    state_file: Path
-    keys_dir: Path
-    mchid: str
-    appid: str
-    auto_pay: bool
-    retry_scale: float
-    callbacks_in_flight: int
-    orders_max: int
-    plain_hosts: frozenset[str]
-
-
-def read_settings(arguments: list[str] | None = None) -> Settings:
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with a message when it is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m defray_sandbox.simulators.wechat", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; another one only inside a container")
-    parser.add_argument("--port", type=int, required=True, help="the channel's API")
-    parser.add_argument("--control-port", type=int, required=True, help="the levers")
-    parser.add_argument("--state-file", type=Path, required=True, help="the ledger; kept over restarts")
-    parser.add_argument("--keys-dir", type=Path, required=True, help="made by python -m …simulators.wechat.keys DIR")
-    parser.add_argument("--mchid", default="1900000109")
-    parser.add_argument("--appid", default="wx8888888888888888")
-    parser.add_argument("--auto-pay", action="store_true", help="every order is paid as soon as it is created")
-    parser.add_argument(
-        "--retry-scale", type=float, default=1.0, help="1 = the channel's times, 0.001 = a second is 1 ms"
-    )
-    parser.add_argument("--callbacks-in-flight", type=int, default=64)
-    parser.add_argument("--orders-max", type=int, default=1_000_000)
-    parser.add_argument("--plain-host", action="append", default=[], metavar="HOST",
-                        help="a host besides loopback whose notify_url may be http and is delivered to")  # fmt: skip
-    options = vars(parser.parse_args(arguments))
-    options["plain_hosts"] = _LOOPBACK | set(options.pop("plain_host"))
-    return Settings(**options)
+    options = parser("wechat", __doc__, refund_gap_s=GAP_S)
+    options.add_argument("--mchid", default="1900000109")
+    options.add_argument("--appid", default="wx8888888888888888")
+    options.add_argument("--auto-pay", action="store_true", help="every order is paid as soon as it is created")
+    return options.parse_args(arguments)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(options: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
-    keys, clock, plan = load(settings.keys_dir), ChannelClock(), FaultPlan()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with AsyncExitStack() as stack:
-        signers = stack.enter_context(ThreadPoolExecutor(_SIGNERS, thread_name_prefix="sign"))
-        ledger = Ledger(settings.state_file)
+    signing, clock, plan, hosts = SigningKeys(load(options.keys_dir)), ChannelClock(), FaultPlan(), plain_hosts(options)
+    with ExitStack() as stack:
+        pool = stack.enter_context(signers())
+        ledger = Ledger(options.state_file)
         stack.callback(ledger.close)
+        messages = WechatMessages(signing=signing, ledger=ledger, clock=clock, signers=pool)
         courier = Courier(
-            keys=keys, ledger=ledger, clock=clock, signers=signers, scale=settings.retry_scale,
-            in_flight_max=settings.callbacks_in_flight, plain_hosts=settings.plain_hosts,
+            messages, plan, scale=options.retry_scale, in_flight_max=options.callbacks_in_flight, plain_hosts=hosts
+        )
+        channel = Channel(
+            ledger=ledger, clock=clock, courier=courier, plan=plan,
+            refunds=Refunds(ledger=ledger, clock=clock, plan=plan, gap_s=options.refund_gap_s),
+            orders_max=options.orders_max, auto_pay=options.auto_pay,
         )  # fmt: skip
-        channel = Channel(ledger=ledger, clock=clock, courier=courier, plan=plan, orders_max=settings.orders_max,
-                          auto_pay=settings.auto_pay)  # fmt: skip
-        api = ChannelApi(channel=channel, keys=keys, bench=SigningBench(signers), appid=settings.appid,
-                         mchid=settings.mchid, plain_hosts=settings.plain_hosts)  # fmt: skip
-        control = ControlApi(channel=channel, api=api, keys=keys, signers=signers, appid=settings.appid,
-                             mchid=settings.mchid)  # fmt: skip
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        sending = group.create_task(courier.run())
-        stack.callback(sending.cancel)
-        await _listen(stack, settings.host, settings.port, api.routes(), _PUBLIC_BODY_BYTES_MAX)
-        await _listen(stack, settings.host, settings.control_port, control.routes(), _CONTROL_BODY_BYTES_MAX)
-        _logger.info("channel on %s:%d, control on %d", settings.host, settings.port, settings.control_port)
-        await stop.wait()
+        api = ChannelApi(channel=channel, signing=signing, bench=SigningBench(pool), appid=options.appid,
+                         mchid=options.mchid, plain_hosts=hosts)  # fmt: skip
+        control = ControlApi(channel=channel, api=api, messages=messages, signing=signing,
+                             signers=pool, appid=options.appid, mchid=options.mchid)  # fmt: skip
 
+        async def settle_refunds() -> None:
+            while True:
+                await channel.settle_due_refunds()
+                await asyncio.sleep(_REFUNDS_LOOKED_AT_S)
 
-async def _listen(stack: AsyncExitStack, host: str, port: int, routes: list[web.RouteDef], body_bytes_max: int) -> None:
-    app = web.Application(client_max_size=body_bytes_max)
-    app.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port).start()
-
-
-def main() -> None:
-    """Entry point of the process."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    settings = read_settings()
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serve(settings))
-    else:
-        uvloop.run(serve(settings))
+        await until_stopped(
+            options, public=api.routes(), control=control.routes(), background=(courier.run, settle_refunds)
+        )
 
 
 if __name__ == "__main__":
-    main()
+    run(serve(read_options()))

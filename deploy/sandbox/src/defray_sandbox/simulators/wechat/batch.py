@@ -14,11 +14,10 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from defray_sandbox.simulators.wechat.clock import ChannelClock
-from defray_sandbox.simulators.wechat.faults import CallbackKind
+from defray_sandbox.simulators.clock import ChannelClock
 from defray_sandbox.simulators.wechat.keys import ChannelKeys, load
 from defray_sandbox.simulators.wechat.ledger import Order, TradeState
-from defray_sandbox.simulators.wechat.notices import sign_notice, success_body
+from defray_sandbox.simulators.wechat.notices import CallbackKind, sign_notice, success_body
 
 BATCH_MAX = 200_000
 CHUNK = 500
@@ -73,7 +72,8 @@ def _chunk(keys: ChannelKeys, terms: BatchTerms, payments: tuple[Payment, ...]) 
             paid_at_s=terms.paid_at_s, paid_total=payment.total, paid_currency=payment.currency,
         )  # fmt: skip
         body = success_body(keys, order, {}, CallbackKind.GENUINE)
-        notice = sign_notice(keys, 0, terms.signed_at_s, body, CallbackKind.GENUINE)
+        first, last = keys.generations[0], keys.generations[-1]
+        notice = sign_notice(keys, first, last, terms.signed_at_s, body, CallbackKind.GENUINE)
         line = {"out_trade_no": payment.out_trade_no, "headers": notice.headers, "body": notice.body.decode()}
         made += json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
     return bytes(made)

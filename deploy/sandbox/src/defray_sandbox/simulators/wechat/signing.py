@@ -47,10 +47,12 @@ def signed_headers(key: RSAPrivateKey, serial: str, timestamp_s: int, body: byte
     }
 
 
-def seal(apiv3_key: bytes, resource: Mapping[str, object], kind: str) -> dict[str, str]:
-    """Encrypt a resource with AES-256-GCM as the channel's callbacks carry it."""
+def seal(apiv3_key: bytes, resource: Mapping[str, object] | bytes, kind: str) -> dict[str, str]:
+    """Encrypt a resource, or text as it is, with AES-256-GCM as the channel's callbacks and certificates carry it."""
     nonce = secrets.token_hex(6)
-    plain = json.dumps(resource, ensure_ascii=False, separators=(",", ":")).encode()
+    plain = resource
+    if not isinstance(plain, bytes):
+        plain = json.dumps(resource, ensure_ascii=False, separators=(",", ":")).encode()
     sealed = AESGCM(apiv3_key).encrypt(nonce.encode(), plain, kind.encode())
     return {
         "original_type": kind,

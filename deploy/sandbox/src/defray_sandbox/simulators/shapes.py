@@ -1,4 +1,4 @@
-"""What JSON the channel accepts: strict reading, and shapes that name the offending field."""
+"""What JSON a simulated channel accepts: strict reading, and shapes that name the offending field."""
 
 import json
 import re
@@ -6,16 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from defray_sandbox.simulators.wechat.errors import ChannelError, Code
-
 _BODY_BYTES_MAX = 64 * 1024
+
+
+class ShapeError(Exception):
+    """A value does not fit: `at` is the JSON pointer of the first fault, `issue` says what is wrong with it."""
+
+    def __init__(self, at: str, issue: str) -> None:
+        super().__init__(f"parameter {at or '/'} {issue}")
+        self.at = at or "/"
+        self.issue = issue
 
 
 class Shape(Protocol):
     """Checks one value and names the pointer of the first fault."""
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +34,15 @@ class Text:
     pattern: str = ""
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, str):
-            raise refusal(at, "must be a string")
+            raise ShapeError(at, "must be a string")
         if not self.length_min <= len(value) <= self.length_max:
-            raise refusal(at, f"length must be {self.length_min} to {self.length_max}")
+            raise ShapeError(at, f"length must be {self.length_min} to {self.length_max}")
         if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-            raise refusal(at, "is not valid Unicode")
+            raise ShapeError(at, "is not valid Unicode")
         if self.pattern and re.fullmatch(self.pattern, value, re.ASCII) is None:
-            raise refusal(at, "has a wrong format")
+            raise ShapeError(at, "has a wrong format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +53,11 @@ class Integer:
     high: int
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, int) or isinstance(value, bool):
-            raise refusal(at, "must be an integer")
+            raise ShapeError(at, "must be an integer")
         if not self.low <= value <= self.high:
-            raise refusal(at, f"must be {self.low} to {self.high}")
+            raise ShapeError(at, f"must be {self.low} to {self.high}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +68,11 @@ class Number:
     high: float
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, int | float) or isinstance(value, bool):
-            raise refusal(at, "must be a number")
+            raise ShapeError(at, "must be a number")
         if not self.low <= value <= self.high:
-            raise refusal(at, f"must be {self.low} to {self.high}")
+            raise ShapeError(at, f"must be {self.low} to {self.high}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +80,9 @@ class Flag:
     """true or false."""
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, bool):
-            raise refusal(at, "must be a boolean")
+            raise ShapeError(at, "must be a boolean")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +92,9 @@ class OneOf:
     words: Sequence[str]
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, str) or value not in self.words:
-            raise refusal(at, f"must be one of {', '.join(self.words)}")
+            raise ShapeError(at, f"must be one of {', '.join(self.words)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +105,11 @@ class ListOf:
     count_max: int
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, list):
-            raise refusal(at, "must be an array")
+            raise ShapeError(at, "must be an array")
         if len(value) > self.count_max:
-            raise refusal(at, f"must hold at most {self.count_max} items")
+            raise ShapeError(at, f"must hold at most {self.count_max} items")
         for number, item in enumerate(value):
             self.item.check(item, f"{at}/{number}")
 
@@ -115,36 +122,31 @@ class Record:
     optional: Mapping[str, Shape]
 
     def check(self, value: object, at: str) -> None:
-        """Raise ChannelError PARAM_ERROR when the value does not fit."""
+        """Raise ShapeError when the value does not fit."""
         if not isinstance(value, dict):
-            raise refusal(at, "must be an object")
+            raise ShapeError(at, "must be an object")
         for name in value:
             if name not in self.required and name not in self.optional:
-                raise refusal(f"{at}/{name[:64]}", "is not a field of this request")
+                raise ShapeError(f"{at}/{name[:64]}", "is not a field of this request")
         for name in self.required:
             if name not in value:
-                raise refusal(f"{at}/{name}", "is missing")
+                raise ShapeError(f"{at}/{name}", "is missing")
         for name, item in value.items():
             shape = self.required.get(name) or self.optional[name]
             shape.check(item, f"{at}/{name}")
 
 
-def refusal(at: str, issue: str) -> ChannelError:
-    """The channel's PARAM_ERROR for one field of a body."""
-    return ChannelError(Code.PARAM_ERROR, f"parameter {at or '/'} {issue}", field=at or "/")
-
-
 def read_object(raw: bytes, shape: Record, *, bytes_max: int = _BODY_BYTES_MAX) -> dict[str, object]:
     """Parse a body strictly (UTF-8, no duplicate names, no NaN, bounded) and check its shape.
 
-    Raises ChannelError PARAM_ERROR.
+    Raises ShapeError.
     """
     if len(raw) > bytes_max:
-        raise refusal("", "is too large")
+        raise ShapeError("", "is too large")
     try:
         value = json.loads(raw.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise refusal("", "is not valid JSON") from error
+        raise ShapeError("", "is not valid JSON") from error
     shape.check(value, "")
     assert isinstance(value, dict)
     return value

@@ -1,4 +1,4 @@
-"""The channel's own clock: real time for signatures, movable business time for orders."""
+"""A simulated channel's own clock: real time for signatures, movable business time for orders."""
 
 import time
 from datetime import datetime, timedelta, timezone
@@ -12,7 +12,7 @@ class ChannelClock:
     def __init__(self) -> None:
         self._offset_s = 0.0
 
-    # The simulator shares no code, the clock included: time is read in this file and nowhere else in it.
+    # The simulators share no code, the clock included: time is read in this file and nowhere else in them.
     def real_s(self) -> int:
         """Unix seconds as the world knows them: what signatures are stamped and judged with."""
         return int(time.time())
@@ -27,6 +27,6 @@ class ChannelClock:
         return self._offset_s
 
 
-def to_text(unix_s: float) -> str:
-    """The channel writes its times in Beijing time, RFC 3339, whole seconds."""
-    return datetime.fromtimestamp(int(unix_s), BEIJING).isoformat()
+def beijing(unix_s: float) -> datetime:
+    """Whole seconds in the time zone of the channels."""
+    return datetime.fromtimestamp(int(unix_s), BEIJING)

@@ -1,0 +1,1 @@
+"""A simulated channel that speaks the gateway protocol of Alipay."""
