@@ -179,7 +179,7 @@ def page(request: web.Request, items: Iterable[_Item], key: Callable[[_Item], st
     return found
 
 
-def round_of(body: Body, base: Round) -> Round:
+def round_asked(body: Body, base: Round) -> Round:
     """The round that a lever asks for: `callbacks` duplicates, or `kinds`; `concurrent`; `overrides`."""
     return Round(
         out_trade_no=base.out_trade_no,

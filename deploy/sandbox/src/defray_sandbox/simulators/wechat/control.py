@@ -21,7 +21,7 @@ from defray_sandbox.simulators.levers import (
     lever,
     missing,
     page,
-    round_of,
+    round_asked,
     told,
 )
 from defray_sandbox.simulators.shapes import Flag, Integer, ListOf, Record, Shape, ShapeError, Text, read_object
@@ -146,7 +146,7 @@ class ControlApi:
             )
         except NotPayableError as error:
             raise conflict(f"the order cannot be paid: {error}") from error
-        task = round_of(body, Round(out_trade_no=order.out_trade_no))
+        task = round_asked(body, Round(out_trade_no=order.out_trade_no))
         deliveries = await self._courier.announce(task, wait=bool(body.get("wait", False)))
         return answer({"transaction_id": order.transaction_id, "callbacks": told(deliveries)})
 
@@ -168,7 +168,7 @@ class ControlApi:
         return answer({"refund_id": refund.refund_id, "callbacks": told(deliveries)})
 
     async def _send(self, body: Body) -> web.Response:
-        task = round_of(body, self._subject(body))
+        task = round_asked(body, self._subject(body))
         if body.get("dry_run", False):
             prepared = await self._messages.prepare(task)
             return answer({"callbacks": [
