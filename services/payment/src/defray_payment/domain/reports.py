@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 
 class Report(StrEnum):
@@ -18,6 +19,15 @@ class Report(StrEnum):
     UNCLEAR = "unclear"  # nobody can tell: never a failure
 
 
+class RefundReport(StrEnum):
+    """What a channel claims about a refund."""
+
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # for certain: the money stays
+    ABNORMAL = "abnormal"  # stuck at the channel: a person must act there
+
+
 class Source(StrEnum):
     """How the claim reached us."""
 
@@ -29,10 +39,11 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelAccount:
-    """Our identity at a channel: what a claim must name to be about us."""
+    """Our identity at a channel: what a claim must name to be about us. `account_id` is our own row, None = the only one."""
 
     merchant_ref: str
     app_ref: str
+    account_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

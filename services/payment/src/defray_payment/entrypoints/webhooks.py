@@ -16,10 +16,11 @@ from defray_kernel.db import CommitUnknown, Database, is_transient
 from defray_kernel.errors import OutcomeUnknown, Overloaded, Unavailable
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Call, Edge, Reply
-from defray_payment.channels.spi import Acknowledgement, Notice, PaymentChannel, Unverified
+from defray_payment.channels.spi import Acknowledgement, Notice, PaymentChannel, PaymentView, Unverified
 from defray_payment.commands import keep_undecided
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
 from defray_payment.commands.converse import callback_context, claim_of_view
+from defray_payment.domain.refusals import CaseReason
 from defray_payment.domain.reports import Claim, Report, Source
 from defray_payment.store.callbacks import Callback
 
@@ -65,7 +66,7 @@ class Webhooks:
 
     def _command(self, call: Call[None], notice: Notice) -> ApplyChannelReport:
         name = self.channel.capabilities.channel
-        if notice.view is None:
+        if not isinstance(notice.view, PaymentView):
             claim = Claim(report=Report.UNCLEAR, source=Source.CALLBACK, channel=name, attempt_no="")
         else:
             claim = claim_of_view(name, Source.CALLBACK, notice.view)
@@ -82,7 +83,7 @@ class Webhooks:
             account=self.channel.account,
             cause=callback.cause,
             callback=callback,
-            notice_fault=notice.fault,
+            notice_fault=notice.fault or (CaseReason.UNSUPPORTED_NOTICE if not claim.attempt_no else None),
             traceparent=call.traceparent,
         )
 

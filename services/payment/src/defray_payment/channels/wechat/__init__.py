@@ -1,1 +1,1 @@
-"""WeChat Pay API v3, direct merchant, product Native."""
+"""WeChat Pay API v3, direct merchant."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,29 +12,54 @@ from typing import Final
 import aiohttp
 import structlog
 
-from defray_kernel import metrics
 from defray_kernel.clock import Clock
 from defray_kernel.money import MINOR_MAX
+from defray_payment.channels import call
 from defray_payment.channels.spi import (
+    PROTOCOL,
+    UNVERIFIED,
     Acknowledgement,
     Capabilities,
     CreatePayment,
     Next,
     Notice,
+    Operation,
+    PayerField,
     PaymentView,
+    Product,
+    RefundCall,
+    RefundSaid,
+    Said,
     Trouble,
     Unverified,
+    unacceptable,
 )
 from defray_payment.channels.wechat import signing, wire
 from defray_payment.channels.wechat.keys import WechatKeys
 from defray_payment.domain.reports import ChannelAccount, Report
 
 CAPABILITIES: Final = Capabilities(
-    channel=wire.CHANNEL, products=frozenset({"native"}), currencies=frozenset({"CNY"}), minor_max=MINOR_MAX
+    channel=wire.CHANNEL,
+    products={
+        "native": Product(),
+        "app": Product(),
+        "jsapi": Product(needs=frozenset({PayerField.PAYER_ID})),
+        "h5": Product(needs=frozenset({PayerField.CLIENT_IP})),
+        "codepay": Product(
+            needs=frozenset({PayerField.AUTH_CODE}), ends_by=Operation.CANCEL, lives_s=60, notifies=False
+        ),
+    },
+    currencies=frozenset({"CNY"}),
+    operations=frozenset(Operation),
+    minor_min=1,
+    minor_max=min(MINOR_MAX, 10**10),
+    attempt_no_pattern=r"[0-9A-Za-z_\-|*]{6,32}",
+    refund_no_pattern=r"[0-9A-Za-z_\-|*@]{1,64}",
+    refunds_max=50,
+    refund_window=dt.timedelta(days=365),
+    refund_gap=dt.timedelta(minutes=1),
+    description_max=127,
 )
-REPLY_BYTES_MAX: Final = 64 * 1024
-_CONNECT_TIMEOUT_S: Final = 2.0
-_RETRY_AFTER_S_MAX: Final = 3600.0
 _ACCEPTED: Final = Acknowledgement(status=204, body=b"")
 _REFUSED: Final = Acknowledgement(status=401, body=b'{"code":"FAIL","message":"not verified"}')
 _log = structlog.get_logger()
@@ -52,7 +76,7 @@ class _Answer:
 
 
 class WechatChannel:
-    """One merchant account at WeChat Pay, product Native; callbacks come to `notify_url`."""
+    """One merchant account at WeChat Pay; callbacks come to `notify_url`."""
 
     capabilities: Final = CAPABILITIES
 
@@ -70,40 +94,57 @@ class WechatChannel:
         self._session, self._base_url, self._keys = session, base_url.rstrip("/"), keys
         self.account: Final = account
         self._notify_url, self._clock = notify_url, clock
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(_CONNECT_TIMEOUT_S, timeout_s))
+        self._timeout = call.timeout_of(timeout_s)
 
-    async def create(self, request: CreatePayment) -> PaymentView | Trouble:
-        """Open the order; the same number with the same data gives the same order and a fresh QR text."""
-        body = wire.native_body(request, self.account, self._notify_url, self._clock.now())
-        answer = await self._exchange("create", "POST", wire.NATIVE_PATH, body)
+    async def create(self, request: CreatePayment) -> Said:
+        """Open the order; the same number with the same data gives the same order and a fresh next action."""
+        if (refusal := unacceptable(CAPABILITIES, request)) is not None:
+            return refusal
+        body = wire.create_body(request, self.account, self._notify_url, self._clock.now())
+        answer = await self._exchange("create", "POST", f"{wire.TRANSACTIONS}/{request.product}", body)
         if isinstance(answer, Trouble):
             return answer
-        if answer.status == 200:
-            return wire.read_created(request, answer.body, self._clock.now()) if answer.verified else wire.UNVERIFIED
-        return _trouble(answer, definite=not request.again)
+        if answer.status == 202 and answer.verified and wire.waits_for_payer(answer.body):
+            return wire.opened(request, "none", {}, self._clock.now())
+        if answer.status != 200:
+            return _trouble(answer, definite=not request.again)
+        if not answer.verified:
+            return UNVERIFIED
+        created = wire.read_created(request, answer.body, self._clock.now())
+        return await self._handed_over(request, created) if isinstance(created, str) else created
 
-    async def query(self, attempt_no: str) -> PaymentView | Trouble:
+    async def query(self, attempt_no: str) -> Said:
         """Ask for the order by our number."""
-        target = f"/v3/pay/transactions/out-trade-no/{attempt_no}?mchid={self.account.merchant_ref}"
+        target = f"{wire.TRANSACTIONS}/out-trade-no/{attempt_no}?mchid={self.account.merchant_ref}"
         answer = await self._exchange("query", "GET", target, b"")
         if isinstance(answer, Trouble):
             return answer
         if answer.status != 200:
             return _trouble(answer, definite=False)
         if not answer.verified:
-            return wire.UNVERIFIED
+            return UNVERIFIED
         view = wire.read_transaction(answer.body)
-        return view if view is not None and view.attempt_no == attempt_no else wire.PROTOCOL
+        return view if view is not None and view.attempt_no == attempt_no else PROTOCOL
 
-    async def close(self, attempt_no: str) -> PaymentView | Trouble:
+    async def close(self, attempt_no: str) -> Said:
         """Close the order; that it is paid already comes back as a conflict, to be asked about."""
-        target = f"/v3/pay/transactions/out-trade-no/{attempt_no}/close"
-        answer = await self._exchange("close", "POST", target, wire.close_body(self.account))
-        if isinstance(answer, Trouble):
-            return answer
-        if answer.status == 204:
-            return PaymentView(attempt_no=attempt_no, report=Report.CLOSED) if answer.verified else wire.UNVERIFIED
-        return _trouble(answer, definite=False)
+        target = f"{wire.TRANSACTIONS}/out-trade-no/{attempt_no}/close"
+        return await self._end("close", attempt_no, target, wire.close_body(self.account), status=204)
+
+    async def cancel(self, attempt_no: str) -> Said:
+        """Reverse an order paid by code: whatever was paid goes back."""
+        target = f"{wire.TRANSACTIONS}/out-trade-no/{attempt_no}/reverse"
+        return await self._end("reverse", attempt_no, target, wire.reverse_body(self.account), status=200)
+
+    async def refund(self, request: RefundCall) -> RefundSaid:
+        """Ask for a refund; the same number with the same data is the same refund."""
+        answer = await self._exchange("refund", "POST", wire.REFUNDS, wire.refund_body(request, self._notify_url))
+        return _refund_said(answer, request.refund_no, request.attempt_no, definite=not request.again)
+
+    async def query_refund(self, refund_no: str, attempt_no: str) -> RefundSaid:
+        """Ask for the refund by our number."""
+        answer = await self._exchange("query_refund", "GET", f"{wire.REFUNDS}/{refund_no}", b"")
+        return _refund_said(answer, refund_no, attempt_no, definite=False)
 
     def verify(self, headers: Mapping[str, str], body: bytes, now: dt.datetime) -> Notice | Unverified:
         """Judge a callback by signature, freshness and seal; no I/O, no clock but `now`."""
@@ -126,43 +167,45 @@ class WechatChannel:
         """204 with nothing in it, or 401 with the channel's own word for a refusal."""
         return _ACCEPTED if accepted else _REFUSED
 
-    async def _exchange(self, operation: str, method: str, target: str, body: bytes) -> _Answer | Trouble:
-        """One request. Nothing left this process: UNREACHED. Anything after that which is not a reply: TIMEOUT."""
-        started = time.monotonic()
-        result = await self._send(method, target, body)
-        metrics.observe("channel_seconds", time.monotonic() - started, channel=wire.CHANNEL)
-        outcome = result.kind.value if isinstance(result, Trouble) else str(result.status)
-        metrics.count("channel_calls", channel=wire.CHANNEL, outcome=outcome)
-        if isinstance(result, _Answer) and not result.verified and result.status < 300:
-            _log.error("channel_reply_unverified", channel=wire.CHANNEL, operation=operation)
-        return result
-
-    async def _send(self, method: str, target: str, body: bytes) -> _Answer | Trouble:
-        headers = await self._headers(method, target, body)
-        try:
-            async with self._session.request(
-                method,
-                self._base_url + target,
-                data=body or None,
-                headers=headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-            ) as response:
-                reply = await _read(response)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL):
-            return wire.UNREACHED
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return wire.TIMEOUT
-        if reply is None:
-            return wire.PROTOCOL
-        told = {name.lower(): value for name, value in response.headers.items()}
-        fault = signing.fault(self._keys, told, reply, self._clock.real())
-        return _Answer(
-            status=response.status,
-            body=reply,
-            verified=fault is None,
-            retry_after_s=_retry_after_s(told.get("retry-after", "")),
+    async def _handed_over(self, request: CreatePayment, prepay_id: str) -> PaymentView:
+        """Sign what the payer's page or app hands to WeChat; off the loop, as every private key operation."""
+        timestamp_s, nonce = int(self._clock.real().timestamp()), secrets.token_hex(16)
+        account = self.account
+        if request.product == "jsapi":
+            data = await asyncio.to_thread(
+                signing.sheet, self._keys, account, prepay_id=prepay_id, timestamp_s=timestamp_s, nonce=nonce
+            )
+            return wire.opened(request, "jsapi", data, self._clock.now())
+        data = await asyncio.to_thread(
+            signing.app_call, self._keys, account, prepay_id=prepay_id, timestamp_s=timestamp_s, nonce=nonce
         )
+        return wire.opened(request, "app_sdk", data, self._clock.now())
+
+    async def _end(self, operation: str, attempt_no: str, target: str, body: bytes, *, status: int) -> Said:
+        answer = await self._exchange(operation, "POST", target, body)
+        if isinstance(answer, Trouble):
+            return answer
+        if answer.status == status:
+            return PaymentView(attempt_no=attempt_no, report=Report.CLOSED) if answer.verified else UNVERIFIED
+        return _trouble(answer, definite=False)
+
+    async def _exchange(self, operation: str, method: str, target: str, body: bytes) -> _Answer | Trouble:
+        headers = await self._headers(method, target, body)
+        reply = await call.exchange(
+            self._session,
+            method,
+            self._base_url + target,
+            channel=wire.CHANNEL,
+            headers=headers,
+            data=body or None,
+            deadline=self._timeout,
+        )
+        if isinstance(reply, Trouble):
+            return reply
+        verified = signing.fault(self._keys, reply.headers, reply.body, self._clock.real()) is None
+        if not verified and reply.status < 300:
+            _log.error("channel_reply_unverified", channel=wire.CHANNEL, operation=operation)
+        return _Answer(status=reply.status, body=reply.body, verified=verified, retry_after_s=reply.retry_after_s)
 
     async def _headers(self, method: str, target: str, body: bytes) -> dict[str, str]:
         # The private key operation gives up the interpreter lock; the loop goes on meanwhile.
@@ -188,6 +231,18 @@ class WechatChannel:
         return headers
 
 
+def _refund_said(answer: _Answer | Trouble, refund_no: str, attempt_no: str, *, definite: bool) -> RefundSaid:
+    if isinstance(answer, Trouble):
+        return answer
+    if answer.status != 200:
+        return _trouble(answer, definite=definite)
+    if not answer.verified:
+        return UNVERIFIED
+    view = wire.read_refund(answer.body)
+    about = None if view is None else (view.refund_no, view.attempt_no)
+    return view if view is not None and about == (refund_no, attempt_no) else PROTOCOL
+
+
 def _trouble(answer: _Answer, *, definite: bool) -> Trouble:
     found = wire.trouble(
         answer.status,
@@ -199,20 +254,3 @@ def _trouble(answer: _Answer, *, definite: bool) -> Trouble:
     if found.next in {Next.ALERT, Next.FAIL}:
         _log.error("channel_refuses", channel=wire.CHANNEL, kind=found.kind, code=found.code, status=answer.status)
     return found
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
-    """The body up to the limit; None when there is more."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > REPLY_BYTES_MAX:
-            response.close()
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _retry_after_s(text: str) -> float | None:
-    return min(float(text), _RETRY_AFTER_S_MAX) if text.isascii() and text.isdigit() else None

@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidTag
 
 from defray_kernel.crypto import sign_rsa_sha256, verify_rsa_sha256
 from defray_payment.channels.wechat.keys import WechatKeys
+from defray_payment.domain.reports import ChannelAccount
 
 SCHEME: Final = "WECHATPAY2-SHA256-RSA2048"
 SKEW_S_MAX: Final = 300
@@ -67,3 +68,36 @@ def unseal(keys: WechatKeys, *, nonce: str, ciphertext: str, associated_data: st
         return keys.apiv3.decrypt(nonce.encode(), base64.b64decode(ciphertext, validate=True), associated_data.encode())
     except (InvalidTag, ValueError):
         return None
+
+
+def sheet(keys: WechatKeys, account: ChannelAccount, *, prepay_id: str, timestamp_s: int, nonce: str) -> dict[str, str]:
+    """What a page or mini program hands to WeChat to open the payment sheet; costs a private key operation."""
+    package = f"prepay_id={prepay_id}"
+    return {
+        "appId": account.app_ref,
+        "timeStamp": str(timestamp_s),
+        "nonceStr": nonce,
+        "package": package,
+        "signType": "RSA",
+        "paySign": _signed(keys, account.app_ref, str(timestamp_s), nonce, package),
+    }
+
+
+def app_call(
+    keys: WechatKeys, account: ChannelAccount, *, prepay_id: str, timestamp_s: int, nonce: str
+) -> dict[str, str]:
+    """What an app hands to WeChat's SDK; costs a private key operation."""
+    return {
+        "appid": account.app_ref,
+        "partnerid": account.merchant_ref,
+        "prepayid": prepay_id,
+        "package": "Sign=WXPay",
+        "noncestr": nonce,
+        "timestamp": str(timestamp_s),
+        "sign": _signed(keys, account.app_ref, str(timestamp_s), nonce, prepay_id),
+    }
+
+
+def _signed(keys: WechatKeys, *lines: str) -> str:
+    message = "".join(f"{line}\n" for line in lines).encode()
+    return base64.b64encode(sign_rsa_sha256(keys.merchant_private, message)).decode()
