@@ -9,6 +9,7 @@ Keys are given as a folder (`keys_dir`, as python -m defray_sandbox.simulators.w
 import base64
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import wechatpayv3.utils
@@ -24,6 +25,12 @@ def _client(question):
     keys = Path(question["keys_dir"])
     text = lambda name: (keys / name).read_text().strip()  # noqa: E731
     generation = "_2" if question.get("generation") == 2 else ""
+    # In certificate mode the client knows one platform certificate, as if it had loaded it on an earlier day.
+    known = {"public_key": text(f"platform_public{generation}.pem"),
+             "public_key_id": text(f"platform_serial{generation}.txt")}  # fmt: skip
+    if question.get("mode") == "certificate":
+        known = {"cert_dir": tempfile.mkdtemp()}
+        (Path(known["cert_dir"]) / "known.pem").write_text(text(f"platform_certificate{generation}.pem"))
     client = WeChatPay(
         WeChatPayType.NATIVE,
         mchid=question.get("mchid", "1900000109"),
@@ -32,8 +39,7 @@ def _client(question):
         cert_serial_no=text("merchant_serial.txt"),
         apiv3_key=text("apiv3_key.txt"),
         notify_url=question.get("notify_url", "https://merchant.example/notify"),
-        public_key=text(f"platform_public{generation}.pem"),
-        public_key_id=text(f"platform_serial{generation}.txt"),
+        **known,
         timeout=(5, 10),
     )
     if "base_url" in question:
@@ -95,16 +101,27 @@ def authorize(question):
 
 
 def drive(question):
-    """{keys_dir, base_url, steps: [[method, arguments]]} -> [[status, body]]; the unmodified client verifies replies."""
+    """{keys_dir, base_url, mode, steps: [[method, arguments]]} -> [[status, body]]; the unmodified client verifies.
+
+    A `pay_type` among the arguments names the product.
+    """
     client = _client(question)
     answers = []
     for method, arguments in question["steps"]:
+        product = {"pay_type": WeChatPayType[arguments["pay_type"]]} if "pay_type" in arguments else {}
         try:
-            status, body = getattr(client, method)(**arguments)
+            status, body = getattr(client, method)(**arguments | product)
             answers.append([status, body.decode() if isinstance(body, bytes) else body])
         except Exception as error:
             answers.append([None, f"{type(error).__name__}: {error}"])
     return answers
+
+
+def certificates(question):
+    """{keys_dir, base_url} -> serials of the platform certificates that the client downloads and can open."""
+    client = _client(question | {"mode": "certificate"})
+    type(client._core)._update_certificates(client._core)
+    return [f"{certificate.serial_number:X}" for certificate in client._core._certificates]
 
 
 def known_answers(_question):
@@ -128,6 +145,7 @@ VERBS = {
     "verify-authorization": verify_authorization,
     "authorize": authorize,
     "drive": drive,
+    "certificates": certificates,
     "known-answers": known_answers,
 }
 

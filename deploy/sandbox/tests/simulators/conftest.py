@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import aiohttp
 import pytest
@@ -20,8 +21,11 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from defray_sandbox.simulators.process import APPID, MCHID, WechatSimulator
+from defray_sandbox.simulators.alipay import keys as alipay_keys
+from defray_sandbox.simulators.process import APPID, MCHID, AlipaySimulator, WechatSimulator
 from defray_sandbox.simulators.wechat.keys import generate
+
+from .alipay_merchant import AlipayMerchant
 
 NATIVE = "/v3/pay/transactions/native"
 
@@ -130,11 +134,12 @@ class Merchant:
 
 @dataclass(slots=True)
 class Shop:
-    """Takes callbacks and remembers them; `answers` are its next statuses, 204 after them."""
+    """Takes callbacks and remembers them; `answers` are its next statuses, 204 after them, `body` what it says."""
 
     url: str = ""
     answers: list[int] = field(default_factory=list)
     pause_s: float = 0.0
+    body: bytes = b""
     taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     at_once_max: int = 0
     _at_once: int = 0
@@ -149,7 +154,9 @@ class Shop:
         self._at_once -= 1
         self.taken.append((dict(request.headers), body))
         self._came.set()
-        return web.Response(status=self.answers.pop(0) if self.answers else 204)
+        if self.answers:
+            return web.Response(status=self.answers.pop(0))
+        return web.Response(status=200 if self.body else 204, body=self.body)
 
     async def wait_for(self, count: int) -> None:
         """Wait until so many callbacks came, at most ten seconds."""
@@ -164,6 +171,10 @@ class Shop:
     def as_question(self) -> list[dict[str, object]]:
         """What came, as the judge reads it."""
         return [{"headers": headers, "body": body.decode()} for headers, body in self.taken]
+
+    def forms(self) -> list[dict[str, str]]:
+        """What came as forms."""
+        return [dict(parse_qsl(body.decode(), keep_blank_values=True)) for _, body in self.taken]
 
 
 @pytest.fixture(scope="session")
@@ -212,3 +223,43 @@ async def shop() -> AsyncIterator[Shop]:
     shop.url = f"http://127.0.0.1:{runner.addresses[0][1]}/notify"
     yield shop
     await runner.cleanup()
+
+
+@pytest.fixture(scope="session")
+def alipay_channel_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys and certificates of both sides, made once."""
+    folder = tmp_path_factory.mktemp("alipay") / "keys"
+    alipay_keys.generate(folder)
+    return folder
+
+
+@pytest.fixture
+def new_alipay(tmp_path: Path, alipay_channel_keys: Path) -> Callable[..., AlipaySimulator]:
+    """A simulator that is not started, with these further arguments."""
+
+    def make(*arguments: str) -> AlipaySimulator:
+        shutil.copytree(alipay_channel_keys, tmp_path / "keys")
+        return AlipaySimulator(tmp_path, arguments)
+
+    return make
+
+
+@pytest.fixture
+async def alipay(new_alipay: Callable[..., AlipaySimulator]) -> AsyncIterator[AlipaySimulator]:
+    """A running simulator whose repeats come ten thousand times as fast."""
+    async with new_alipay("--retry-scale", "0.0001", "--refund-gap-s", "0") as running:
+        yield running
+
+
+@pytest.fixture
+async def seller(alipay: AlipaySimulator) -> AsyncIterator[AlipayMerchant]:
+    """The merchant that the channel knows."""
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        yield AlipayMerchant(alipay, session)
+
+
+@pytest.fixture
+def taker(shop: Shop) -> Shop:
+    """A server that acknowledges as this channel wants it."""
+    shop.body = b"success"
+    return shop
