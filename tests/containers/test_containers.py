@@ -13,6 +13,8 @@ import yaml
 
 from defray_kernel import settings
 from defray_sandbox import containers
+from defray_sandbox.simulators.alipay import __main__ as alipay
+from defray_sandbox.simulators.alipay import keys as alipay_keys
 from defray_sandbox.simulators.wechat import __main__ as simulator
 from defray_sandbox.simulators.wechat import keys
 from defray_sandbox.stack.provision import drop_database, provision, stored_passwords
@@ -130,6 +132,13 @@ def test_simulator_understands_its_arguments_and_finds_its_keys(made: Path) -> N
     )
     assert urlsplit(environment["DEFRAY_PAYMENT_WECHAT_BASE_URL"]).netloc == f"channel:{read.port}"
     assert keys.load(made / read.keys_dir.relative_to("/secrets")).merchant_serial
+
+
+def test_the_second_simulator_understands_its_arguments_and_finds_its_keys(made: Path) -> None:
+    module, *arguments = COMPOSE["services"]["alipay"]["command"]
+    assert module == "defray_sandbox.simulators.alipay"
+    read = alipay.read_settings(arguments)
+    assert alipay_keys.load(made / read.keys_dir.relative_to("/secrets")).root_sn.count("_") == 1
 
 
 def test_secrets_are_made_once_and_readable_by_their_owner_only(made: Path) -> None:

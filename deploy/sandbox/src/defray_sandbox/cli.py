@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from defray_sandbox.channel_levers import channel_app
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.paths import in_use, stack_paths
 from defray_sandbox.timeline import Timeline
@@ -18,6 +19,7 @@ clock_app = typer.Typer(help="Business time: expiry, due dates, retries and cut-
 app.add_typer(clock_app, name="clock")
 parked_app = typer.Typer(help="Keys whose events wait behind one that failed.", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
+app.add_typer(channel_app, name="channel")
 
 Postgres = Annotated[str | None, typer.Option(help="A PostgreSQL of your own: a DSN that may create roles.")]
 Service = Annotated[str, typer.Argument(help="order, payment, settlement or notifier")]

@@ -34,10 +34,12 @@ async def advance(clock_file: Path, addresses: Addresses, by_s: int) -> int:
 
 
 async def tell_channel(addresses: Addresses, offset_s: int) -> None:
-    """Give the simulated channel the offset; it never goes back."""
-    url = f"{addresses.channel.internal_url}/control/clock"
+    """Give the simulated channels the offset; it never goes back."""
     timeout = aiohttp.ClientTimeout(total=5)
-    async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json={"offset_s": offset_s}) as got:
-        if got.status != 200:
-            message = f"the channel did not take the time: {got.status} {await got.text()}"
-            raise StackError(message, "look at the channel's log")
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        for name, ports in addresses.channels.items():
+            url = f"{ports.internal_url}/control/clock"
+            async with session.post(url, json={"offset_s": offset_s}) as got:
+                if got.status != 200:
+                    message = f"the channel {name} did not take the time: {got.status} {await got.text()}"
+                    raise StackError(message, "look at the channel's log")

@@ -57,9 +57,8 @@ def addresses_text(stack: LocalStack) -> list[str]:
     lines = ["ready; Ctrl-C stops everything"]
     for name, ports in stack.addresses.services.items():
         lines.append(f"{name:<11} {ports.public_url}   internal {ports.internal_url}")
-    lines.append(
-        f"{'channel':<11} {stack.addresses.channel.public_url}   control  {stack.addresses.channel.internal_url}"
-    )
+    for name, ports in stack.addresses.channels.items():
+        lines.append(f"{name:<11} {ports.public_url}   control  {ports.internal_url}")
     lines.append(f"{'shop':<11} {stack.addresses.shop.public_url}   control  {stack.addresses.shop.internal_url}")
     lines.append(f"{'kafka':<11} {stack.addresses.kafka}")
     lines.append(f"{'logs':<11} {stack.supervisor.log_file('order').parent}")

@@ -13,6 +13,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from defray_sandbox.simulators.alipay import keys as alipay_keys
 from defray_sandbox.simulators.wechat import keys as wechat_keys
 from defray_sandbox.stack.provision import SERVICES
 
@@ -41,13 +42,23 @@ class Credentials:
 
     @property
     def channel_side(self) -> Path:
-        """The simulated channel's keys: no service may read these."""
+        """The simulated WeChat Pay's keys: no service may read these."""
         return self.folder / "channel" / "wechat"
+
+    @property
+    def alipay_side(self) -> Path:
+        """The simulated Alipay's keys: no service may read these."""
+        return self.folder / "channel" / "alipay"
 
     @property
     def merchant_side(self) -> Path:
         """What a real merchant has from WeChat Pay: own private key, API v3 key, the channel's public keys by id."""
         return self.folder / "payment" / "wechat"
+
+    @property
+    def alipay_merchant_side(self) -> Path:
+        """What a real merchant has from Alipay: own private key and certificate, the channel's public keys and roots."""
+        return self.folder / "payment" / "alipay"
 
     @property
     def passwords(self) -> Path:
@@ -92,6 +103,7 @@ def make_credentials(folder: Path) -> Credentials:
     _signing_pair(made.order_token_key, made.order_token_jwks)
     _signing_pair(folder / "operators_private.pem", made.operator_jwks)
     _wechat(made)
+    _alipay(made)
     return made
 
 
@@ -129,3 +141,13 @@ def _wechat(made: Credentials) -> None:
         write_private(
             side / "platform" / f"{serial}.pem", (made.channel_side / f"platform_public{suffix}.pem").read_text()
         )
+
+
+def _alipay(made: Credentials) -> None:
+    alipay_keys.generate(made.alipay_side)
+    side = made.alipay_merchant_side
+    side.mkdir(parents=True, exist_ok=True, mode=0o700)
+    names = ["app_private.pem", "app_certificate.pem", "alipay_root.pem"]
+    names += [f"alipay_{what}{suffix}.pem" for suffix in alipay_keys.GENERATIONS for what in ("public", "certificate")]
+    for name in names:
+        write_private(side / name, (made.alipay_side / name).read_text())

@@ -31,12 +31,21 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where everything of one sandbox listens; for `channel` and `shop` the internal port holds the controls."""
+    """Where everything of one sandbox listens; for the channels and `shop` the internal port holds the controls.
+
+    `channel` is WeChat Pay's simulator, `alipay` Alipay's; None where only one channel runs.
+    """
 
     kafka: str
     services: Mapping[str, Ports]
     channel: Ports
     shop: Ports
+    alipay: Ports | None = None
+
+    @property
+    def channels(self) -> Mapping[str, Ports]:
+        """Every simulated channel that runs, by its name."""
+        return {"wechat": self.channel} | ({"alipay": self.alipay} if self.alipay else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from defray_kernel import topics
 from defray_kernel.errors import StartRefused, Unavailable
 from defray_kernel.kafka import Kafka
 from defray_sandbox.settings import inherited_environment
-from defray_sandbox.simulators.process import APPID, MCHID
+from defray_sandbox.simulators.process import ALIPAY_APP_ID, ALIPAY_SELLER_ID, APPID, MCHID
 from defray_sandbox.stack.credentials import Credentials, make_credentials, write_private
 from defray_sandbox.stack.environment import Addresses, Ports, Site
 from defray_sandbox.stack.errors import StackError
@@ -105,7 +105,7 @@ async def local_stack(options: Options, tell: Tell) -> AsyncIterator[LocalStack]
             Supervisor(folder=options.folder / "run", log_folder=options.logs, tell=tell)
         )
         await supervisor.start([*_world(options, site), *(_service(site, name) for name in options.services)])
-        step(f"{len(options.services)} services, the channel and the shop are ready")
+        step(f"{len(options.services)} services, the channels and the shop are ready")
         address_file = options.folder / ADDRESS_FILE
         known = {"addresses": asdict(site.addresses), "admin_dsn": database.admin_dsn}
         write_private(address_file, json.dumps(known, indent=1))
@@ -123,6 +123,7 @@ def read_site(folder: Path) -> Site:
         services={name: Ports(**ports) for name, ports in given["services"].items()},
         channel=Ports(**given["channel"]),
         shop=Ports(**given["shop"]),
+        alipay=Ports(**given["alipay"]) if given.get("alipay") else None,
     )
     database = ProvisionedDatabase(admin_dsn=known["admin_dsn"], passwords=stored_passwords(credentials.passwords))
     return Site(addresses=addresses, database=database, credentials=credentials, clock_file=folder / CLOCK_FILE)
@@ -206,7 +207,9 @@ def _addresses(folder: Path, kafka: str) -> Addresses:
         return Ports(public=port(name), internal=port(f"{name} internal"))
 
     services = {name: ports(name) for name in SERVICES}
-    addresses = Addresses(kafka=kafka, services=services, channel=ports("channel"), shop=ports("shop"))
+    addresses = Addresses(
+        kafka=kafka, services=services, channel=ports("channel"), shop=ports("shop"), alipay=ports("alipay")
+    )
     file.write_text(json.dumps(given))
     return addresses
 
@@ -260,7 +263,16 @@ def _world(options: Options, site: Site) -> list[ProcessSpec]:
         "--control-port", str(shop.internal),
     )  # fmt: skip
     env = inherited_environment()
-    return [
+    world = [
         ProcessSpec(name="channel", argv=simulator, env=env, ready_url=f"{channel.internal_url}/health"),
         ProcessSpec(name="shop", argv=shops, env=env, ready_url=f"{shop.internal_url}/health"),
     ]
+    if alipay := site.addresses.alipay:
+        gateway = (
+            sys.executable, "-m", "defray_sandbox.simulators.alipay", "--port", str(alipay.public),
+            "--control-port", str(alipay.internal), "--state-file", str(options.folder / "alipay.jsonl"),
+            "--keys-dir", str(site.credentials.alipay_side), "--app-id", ALIPAY_APP_ID,
+            "--seller-id", ALIPAY_SELLER_ID,
+        )  # fmt: skip
+        world.append(ProcessSpec(name="alipay", argv=gateway, env=env, ready_url=f"{alipay.internal_url}/health"))
+    return world

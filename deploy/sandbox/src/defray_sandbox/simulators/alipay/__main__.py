@@ -18,7 +18,7 @@ from defray_sandbox.simulators.server import parser, plain_hosts, run, signers, 
 _TIME_LOOKED_AT_S = 0.1
 
 
-def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+def read_settings(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with a message when it is wrong."""
     options = parser("alipay", __doc__, refund_gap_s=GAP_S)
     options.add_argument("--app-id", default="2021000000000001")
@@ -55,4 +55,4 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(serve(read_options()))
+    run(serve(read_settings()))

@@ -20,7 +20,7 @@ from defray_sandbox.simulators.wechat.signing import SigningBench
 _REFUNDS_LOOKED_AT_S = 0.1
 
 
-def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+def read_settings(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; exits with a message when it is wrong."""
     options = parser("wechat", __doc__, refund_gap_s=GAP_S)
     options.add_argument("--mchid", default="1900000109")
@@ -61,4 +61,4 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(serve(read_options()))
+    run(serve(read_settings()))
