@@ -1,0 +1,1 @@
+"""Alipay's classic open-platform gateway, RSA2, direct merchant."""
