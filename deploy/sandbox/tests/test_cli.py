@@ -48,6 +48,8 @@ def test_up_runs_until_ctrl_c_and_leaves_nothing_behind(up_output: Path) -> None
         assert _ask("clock", "advance", "1h30m").stdout.split()[0] == str(ahead + 5400)
         assert _ask("clock", "advance", "backwards").returncode == 1
         assert (_ask("parked", "list").returncode, _ask("parked", "list").stdout) == (0, "")
+        for channel in ("wechat", "alipay"):
+            assert json.loads(_ask("channel", "statistics", channel).stdout)["orders_paid"] >= 0
         refused = _ask("up")
         assert refused.returncode == 1
         assert "another sandbox uses" in refused.stderr

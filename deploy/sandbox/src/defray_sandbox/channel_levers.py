@@ -4,8 +4,9 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
@@ -23,11 +24,42 @@ class ChannelName(StrEnum):
     ALIPAY = "alipay"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A channel, and where its levers are; None = where the running sandbox says."""
+
+    name: ChannelName
+    url: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `alipay`, or `alipay@http://127.0.0.1:8123` for a channel of another sandbox."""
+        name, _, url = text.partition("@")
+        if name not in tuple(ChannelName) or (url and not url.startswith(("http://", "https://"))):
+            raise typer.BadParameter("wechat or alipay, or one of them with @ and the address of its control port")
+        return cls(name=ChannelName(name), url=url.rstrip("/") or None)
+
+    def control_url(self) -> str:
+        """Where the levers are. Raises StackError when the channel does not run."""
+        if self.url is not None:
+            return self.url
+        ports = open_site().addresses.channels.get(self.name)
+        if ports is None:
+            message = f"this sandbox runs no channel {self.name}"
+            raise StackError(message, "start it anew: make up")
+        return ports.internal_url
+
+
 channel_app = typer.Typer(
     help="Levers of the simulated channels: payers, faults, callbacks, refunds.", no_args_is_help=True
 )
 
-_Channel = Annotated[ChannelName, typer.Argument(help="Which channel.")]
+_Channel = Annotated[
+    Target,
+    typer.Argument(
+        parser=Target.parse, metavar="CHANNEL", help="wechat or alipay; …@http://host:port outside the sandbox"
+    ),
+]
 _Number = Annotated[str, typer.Argument(help="The channel's name for it: out_trade_no.")]
 _Orders = Annotated[str, typer.Option(help="Business numbers that it holds for, such as P1*; of refunds: their own.")]
 _Count = Annotated[int | None, typer.Option(help="How often; for ever if not said.")]
@@ -104,7 +136,7 @@ def refund_settle(
     number: Annotated[str | None, typer.Option("--order", help="Alipay: out_trade_no of the refund's trade.")] = None,
 ) -> None:
     """End an accepted refund now; an abnormal one of WeChat Pay may end once more."""
-    which = {"out_refund_no": refund} if channel is ChannelName.WECHAT else {"out_request_no": refund}
+    which = {"out_refund_no": refund} if channel.name is ChannelName.WECHAT else {"out_request_no": refund}
     _pull(channel, "/control/refunds/settle", {**which, "out_trade_no": number, "outcome": outcome, "wait": True})
 
 
@@ -171,7 +203,7 @@ def send_callback(
     kind: Annotated[list[str] | None, typer.Option(help="Such as genuine, tampered, forged_key, stale.")] = None,
 ) -> None:
     """Send callbacks of a paid order, or of a settled refund, now; tells what the merchant answered."""
-    name = "out_refund_no" if channel is ChannelName.WECHAT else "out_request_no"
+    name = "out_refund_no" if channel.name is ChannelName.WECHAT else "out_request_no"
     _pull(channel, "/control/callbacks/send", {"out_trade_no": number, name: refund, "kinds": kind})
 
 
@@ -186,7 +218,7 @@ def keys(
     ] = None,
 ) -> None:
     """Rotate the channel's keys."""
-    if channel is ChannelName.ALIPAY:
+    if channel.name is ChannelName.ALIPAY:
         wish: dict[str, object] = {"generation": generation}
     else:
         wish = {"callback_generation": generation, "certificate_generation": certificate}
@@ -215,23 +247,14 @@ def _chance(orders: str, count: int | None, probability: float, seed: int) -> di
     return {"orders": orders, "count": count, "probability": probability, "seed": seed}
 
 
-def _pull(channel: ChannelName, path: str, wish: Mapping[str, object] | None) -> None:
+def _pull(channel: Target, path: str, wish: Mapping[str, object] | None) -> None:
     """Pull one lever, or read one without a wish, and print the answer; what was not said is left out."""
     try:
-        told = pull(control_url(channel), path, wish)
+        told = pull(channel.control_url(), path, wish)
     except StackError as error:
         Timeline().fail(error)
         raise typer.Exit(1) from error
     typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
-
-
-def control_url(channel: ChannelName) -> str:
-    """Where the levers of a channel of the running sandbox are. Raises StackError when it does not run."""
-    ports = open_site().addresses.channels.get(channel)
-    if ports is None:
-        message = f"this sandbox runs no channel {channel}"
-        raise StackError(message, "start it anew: make up")
-    return ports.internal_url
 
 
 def pull(url: str, path: str, wish: Mapping[str, object] | None) -> Any:  # noqa: ANN401  Any JSON.
