@@ -76,7 +76,7 @@ def pay(
     link: _Link = None,
     total: Annotated[int | None, typer.Option(help="Another amount than ordered, in minor units.")] = None,
     callbacks: Annotated[int, typer.Option(help="So many callbacks of the payment.")] = 1,
-    concurrent: Annotated[bool, typer.Option("--concurrent", help="All of them at once.")] = False,  # noqa: FBT002
+    concurrent: Annotated[bool, typer.Option("--concurrent", help="All of them at once.")] = False,  # noqa: FBT002  A flag.
 ) -> None:
     """Let the payer pay; tells what the merchant answered."""
     wish = {"out_trade_no": number, "link": link, "total": total, "callbacks": callbacks, "concurrent": concurrent}
@@ -151,7 +151,7 @@ def fault(  # noqa: PLR0913, PLR0917  Each is an option of the command line.
     channel: _Channel,
     action: Annotated[str, typer.Argument(help="delay drop 500 502 429 refuse garbage unsigned wrong_key truncated")],
     operation: Annotated[str, typer.Option(help="Such as native, query, refund; * is every one.")] = "*",
-    before: Annotated[bool, typer.Option("--before", help="Before the channel did the work.")] = False,  # noqa: FBT002
+    before: Annotated[bool, typer.Option("--before", help="Before the channel did the work.")] = False,  # noqa: FBT002  A flag.
     orders: _Orders = "*",
     count: _Count = None,
     probability: _Probability = 1.0,
@@ -178,10 +178,10 @@ def callbacks(  # noqa: PLR0913, PLR0917  Each is an option of the command line.
     count: _Count = None,
     kind: Annotated[list[str] | None, typer.Option(help="Such as genuine, tampered, forged_key, stale.")] = None,
     duplicates: Annotated[int | None, typer.Option(help="So many of each.")] = None,
-    concurrent: Annotated[bool, typer.Option("--concurrent", help="At once.")] = False,  # noqa: FBT002
+    concurrent: Annotated[bool, typer.Option("--concurrent", help="At once.")] = False,  # noqa: FBT002  A flag.
     delay_s: Annotated[float, typer.Option(help="Late by so much.")] = 0,
-    never: Annotated[bool, typer.Option("--never", help="None at all.")] = False,  # noqa: FBT002
-    before_answer: Annotated[bool, typer.Option("--before-answer", help="Ahead of the reply.")] = False,  # noqa: FBT002
+    never: Annotated[bool, typer.Option("--never", help="None at all.")] = False,  # noqa: FBT002  A flag.
+    before_answer: Annotated[bool, typer.Option("--before-answer", help="Ahead of the reply.")] = False,  # noqa: FBT002  A flag.
     reorder: Annotated[int | None, typer.Option(help="Hold back so many, then send them last first.")] = None,
 ) -> None:
     """Say how callbacks are sent from now on."""
