@@ -261,9 +261,10 @@ def pull(url: str, path: str, wish: Mapping[str, object] | None) -> Any:  # noqa
     """Post a wish to a lever, or read one; raises StackError with the channel's words when it is refused."""
     said = None if wish is None else {name: value for name, value in wish.items() if value is not None}
     body = None if said is None else json.dumps(said).encode()
+    # The scheme was checked where the address was read.
     request = urllib.request.Request(url + path, data=body, headers={"Content-Type": "application/json"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310  Loopback, from our own file.
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:  # noqa: S310  As above.
             return json.load(reply)
     except urllib.error.HTTPError as error:
         message = f"the channel refused: {error.code} {error.read().decode(errors='replace')[:500]}"
