@@ -197,7 +197,7 @@ async def test_other_peoples_client_accepts_our_signatures(our_keys: WechatKeys,
 
     requests = []
     for method, target, body in [
-        ("POST", wire.NATIVE_PATH, '{"description":"三件 & + = %","x":"🎩"}'),
+        ("POST", f"{wire.TRANSACTIONS}/native", '{"description":"三件 & + = %","x":"🎩"}'),
         ("GET", "/v3/pay/transactions/out-trade-no/A1?mchid=1900000109", ""),
         ("POST", "/v3/pay/transactions/out-trade-no/A1/close", '{"mchid":"1900000109"}'),
     ]:
@@ -279,7 +279,9 @@ class TestWire:
         assert told.paid_at is None
 
     def test_other_notices_are_genuine_and_not_applied(self) -> None:
-        told = wire.read_notice(wire.Callback(id="\u0000" * 200, event_type="REFUND.SUCCESS", resource=None), b"{}")  # type: ignore[arg-type]
+        told = wire.read_notice(
+            wire.Callback(id="\u0000" * 200, event_type="MCHTRANSFER.BILL.FINISHED", resource=None), b"{}"
+        )  # type: ignore[arg-type]
         assert (told.view, told.fault) == (None, CaseReason.UNSUPPORTED_NOTICE)
         assert told.callback_id.startswith("sha256:")
         assert len(told.callback_id) <= 80
