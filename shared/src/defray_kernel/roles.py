@@ -83,6 +83,15 @@ class Wiring:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verb:
+    """An operator's verb of one service: its arguments, and what it does with the settings; returns the exit code."""
+
+    name: str
+    declare: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Any, argparse.Namespace], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceDefinition:
     """What makes a service; `name` is order | payment | settlement | notifier and gives the DEFRAY_<NAME>_ prefix.
 
@@ -96,6 +105,7 @@ class ServiceDefinition:
     settings_class: type[ServiceSettings]
     wire: Callable[[Any], AbstractAsyncContextManager[Wiring]]
     migrations: Sequence[Path]
+    verbs: Sequence[Verb] = ()
 
     @property
     def prefix(self) -> str:
@@ -106,7 +116,7 @@ class ServiceDefinition:
 def main(service: ServiceDefinition, argv: Sequence[str]) -> int:
     """Run one role or verb and return the exit code: 0 done, 64 usage, 70 a part died, 75 try again, 78 configuration.
 
-    `http | consume | relay | timers | all`, `migrate [--phase pre|post]`, and the verbs of operator_api: `parked …`, `republish …`.
+    `http | consume | relay | timers | all`, `migrate [--phase pre|post]`, the verbs of operator_api (`parked …`, `republish …`), and the service's own.
     """
     if not __debug__:
         sys.stderr.write("refused: assertions are off (python -O), and money code relies on them\n")
@@ -134,6 +144,8 @@ def _parser(service: ServiceDefinition) -> argparse.ArgumentParser:
         verbs.add_parser(role)
     verbs.add_parser("migrate").add_argument("--phase", choices=("pre", "post"))
     operator_api.add_verbs(verbs)
+    for verb in service.verbs:
+        verb.declare(verbs.add_parser(verb.name))
     return parser
 
 
@@ -143,6 +155,8 @@ async def _run(service: ServiceDefinition, values: ServiceSettings, arguments: a
             return await _migrate(service, values, arguments.phase)
         case role if role in ROLES:
             return await _serve(service, values, role)
+        case name if own := [verb for verb in service.verbs if verb.name == name]:
+            return await own[0].run(values, arguments)
         case _:
             async with Database.open(values.database_dsn, pool_size_max=2, name=f"defray-{service.name}") as database:
                 return await operator_api.run_verb(database, SystemClock(), arguments)
