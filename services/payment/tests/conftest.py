@@ -57,6 +57,7 @@ FILLED = [
     "payable_transition",
     "evidence",
     "callback",
+    "channel_account",
     "exception_case",
     "payment",
     "payable",
@@ -234,6 +235,7 @@ class Service:
     clock: MovedClock
     orders: OrderService
     edges: wiring.Edges
+    channels: Channels
     querying: QueryAttempts
     log: io.StringIO
     one: Shop
@@ -329,7 +331,16 @@ async def service(
     async with wiring.channel_session() as session, aiohttp.ClientSession() as http:
         channel = wechat(simulator, session, our_keys, clock, f"http://127.0.0.1:{port}/v1/webhooks/wechat")
         channels = Channels([channel])
-        doors = wiring.doors_of(database, channels, edges, envelope, answers, clock, TIMEOUT_S)
+        doors = wiring.doors_of(
+            database,
+            channels,
+            edges,
+            envelope,
+            answers,
+            clock,
+            TIMEOUT_S,
+            return_base_url=f"http://127.0.0.1:{port}",
+        )
         edge = wiring.public(doors.api, doors.webhooks, problems, directory, PaymentTokens(orders.jwks(), clock))
         async with _running(Listener(edge.app(), "127.0.0.1", port), edges, directory):
             yield Service(
@@ -339,6 +350,7 @@ async def service(
                 clock=clock,
                 orders=orders,
                 edges=edges,
+                channels=channels,
                 querying=doors.querying,
                 log=log,
                 one=one,

@@ -118,7 +118,11 @@ async def test_two_merchants_and_two_orders_are_strictly_apart(service: Service)
     ("changes", "status", "code", "field"),
     [
         ({"channel": "paypal"}, 422, "unsupported_channel", "channel"),
-        ({"product": "jsapi"}, 422, "unsupported_product", "product"),
+        ({"product": "teleport"}, 422, "unsupported_product", "product"),
+        ({"product": "jsapi"}, 422, "missing_field", "payer.payer_id"),
+        ({"product": "jsapi", "payer": {"client_ip": "192.0.2.1"}}, 422, "missing_field", "payer.payer_id"),
+        ({"payer": {"auth_code": "x"}}, 422, "invalid_field", "payer.auth_code"),
+        ({"description": "`"}, 422, "invalid_field", "description"),
         ({"channel": None}, 422, "invalid_field", "channel"),
         ({"channel": ""}, 422, "invalid_field", "channel"),
         ({"description": "x" * 41}, 422, "invalid_field", "description"),

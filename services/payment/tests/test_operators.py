@@ -12,12 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
 from defray_kernel.clock import SystemClock
+from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.operators import AUDIENCE, OperatorTokens
 from defray_kernel.server import Listener
 from defray_kernel.testing.eventually import eventually
 from defray_payment import wiring
 from defray_payment.domain.refusals import CaseReason
+from defray_payment.entrypoints.accounts import AccountDesk, AccountsApi
 from defray_payment.entrypoints.operators import CasesApi
 from defray_payment.store import cases
 from defray_payment.store.cases import Case
@@ -52,11 +54,13 @@ class Desk:
 
 
 @pytest_asyncio.fixture
-async def desk(database: Database) -> AsyncIterator[Desk]:
+async def desk(database: Database, envelope: Envelope) -> AsyncIterator[Desk]:
     key = Ed25519PrivateKey.generate()
     public = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
     operators = OperatorTokens(json.dumps({"keys": [{**public, "kid": "p1"}]}).encode(), issuer=ISSUER)
-    edge = wiring.internal(CasesApi(database, SystemClock()), operators)
+    clock = SystemClock()
+    accounts = AccountDesk(database=database, clock=clock, envelope=envelope, tls_only=False)
+    edge = wiring.internal(CasesApi(database, clock), AccountsApi(accounts), operators)
     listener, stopping = Listener(edge.app(), "127.0.0.1", 0), asyncio.Event()
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:
         group.create_task(listener.run(stopping))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,21 +25,29 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.operators import OperatorTokens
 from defray_kernel.problems import Problems, registry
 from defray_kernel.relay import Relay
-from defray_kernel.roles import Task, Wiring
+from defray_kernel.roles import Task, Verb, Wiring
 from defray_kernel.wakeup import Wakeup
 from defray_payment import __version__
+from defray_payment.channels.build import Builder
 from defray_payment.channels.registry import Channels
-from defray_payment.channels.wechat import keys as wechat_keys
-from defray_payment.channels.wechat.channel import CAPABILITIES as WECHAT
-from defray_payment.channels.wechat.channel import WechatChannel
-from defray_payment.commands import apply_channel_report, ask_close, project_order, record_answer, start_payment
+from defray_payment.commands import (
+    apply_channel_report,
+    ask_close,
+    manage_accounts,
+    project_order,
+    record_answer,
+    start_payment,
+)
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
 from defray_payment.commands.ask_close import AskClose
 from defray_payment.commands.converse import Converser
+from defray_payment.commands.manage_accounts import AddAccount
 from defray_payment.commands.query_attempts import QueryAttempts
 from defray_payment.commands.record_answer import RecordAnswer
 from defray_payment.commands.start_payment import StartOutcome, StartPayment, Told
-from defray_payment.domain.reports import ChannelAccount
+from defray_payment.entrypoints import account_verbs, accounts, seeds
+from defray_payment.entrypoints.account_refresh import AccountRefresh
+from defray_payment.entrypoints.accounts import AccountDesk, AccountsApi
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
 from defray_payment.entrypoints.consumers import ORDERS_TOPIC, SUBSCRIPTIONS
 from defray_payment.entrypoints.http import PaymentsApi
@@ -97,19 +106,37 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         channel_session() as session,
     ):
         wakeup = Wakeup(database)
-        channels = Channels([wechat(settings, session, clock)])
+        channels = Channels()
+        refresh = AccountRefresh(
+            database=database,
+            envelope=envelope,
+            builder=_builder(settings, session, clock),
+            channels=channels,
+        )
+        await _seed(settings, database, envelope, clock)
+        await refresh.refresh()
         problems = registry(*PROBLEMS)
         answers = Answers(envelope, problems, clock)
         edges = write_edges(database, clock, answers, wakeup.poke)
         directory = MerchantDirectory(
             merchants.projected(database), clock, caught_up=merchants.caught_up(database, kafka)
         )
-        doors = doors_of(database, channels, edges, envelope, answers, clock, settings.channel_timeout_s)
+        doors = doors_of(
+            database,
+            channels,
+            edges,
+            envelope,
+            answers,
+            clock,
+            settings.channel_timeout_s,
+            return_base_url=settings.notify_base_url,
+        )
+        desk = account_desk(settings, database, envelope, clock)
         yield Wiring(
             database=database,
             clock=clock,
             public=public(doors.api, doors.webhooks, problems, directory, tokens),
-            internal=internal(CasesApi(database, clock), operators),
+            internal=internal(CasesApi(database, clock), AccountsApi(desk), operators),
             group_commits=edges.all,
             directory=directory,
             consumers=(
@@ -118,7 +145,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             ),
             relay=Relay(database, kafka, lanes=settings.relay_lanes),
             timers=timers(doors.querying, database, clock),
-            tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
+            tasks=(
+                Task(name="wakeup", role="all", run=wakeup.run),
+                Task(name="accounts", role="all", run=refresh.run),
+            ),
         )
 
 
@@ -134,22 +164,9 @@ async def channel_session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def wechat(settings: Settings, session: aiohttp.ClientSession, clock: Clock) -> WechatChannel:
-    """The WeChat account of the settings."""
-    return WechatChannel(
-        session=session,
-        base_url=settings.wechat_base_url,
-        account=ChannelAccount(merchant_ref=settings.wechat_mchid, app_ref=settings.wechat_appid),
-        keys=wechat_keys.load(
-            merchant_private_file=settings.wechat_merchant_private_key_file,
-            merchant_serial=settings.wechat_merchant_serial,
-            platform_dir=settings.wechat_platform_keys_dir,
-            apiv3_key_file=settings.wechat_apiv3_key_file,
-        ),
-        notify_url=f"{settings.notify_base_url}/v1/webhooks/{WECHAT.channel}",
-        clock=clock,
-        timeout_s=settings.channel_timeout_s,
-    )
+def account_desk(settings: Settings, database: Database, envelope: Envelope, clock: Clock) -> AccountDesk:
+    """What operators do with channel accounts."""
+    return AccountDesk(database=database, clock=clock, envelope=envelope, tls_only=settings.profile == "production")
 
 
 def write_edges(database: Database, clock: Clock, answers: Answers, after_commit: Callable[[], None] | None) -> Edges:
@@ -198,9 +215,11 @@ def doors_of(
     answers: Answers,
     clock: Clock,
     channel_timeout_s: float,
+    *,
+    return_base_url: str | None = None,
 ) -> Doors:
     """The entry points over these write edges."""
-    converser = Converser(clock=clock, envelope=envelope)
+    converser = Converser(clock=clock, envelope=envelope, return_base_url=return_base_url)
     return Doors(
         api=PaymentsApi(
             database=database,
@@ -215,13 +234,14 @@ def doors_of(
             channel_timeout_s=channel_timeout_s,
         ),
         webhooks=Webhooks(
-            channel=channels.get(WECHAT.channel),
+            channels=channels,
             reporting=edges.reporting,
             database=database,
             envelope=envelope,
             clock=clock,
         ),
         querying=QueryAttempts(
+            database=database,
             channels=channels,
             converser=converser,
             reporting=edges.reporting,
@@ -246,31 +266,65 @@ def public(
     return edge
 
 
-def internal(api: CasesApi, operators: OperatorTokens | None) -> Edge:
+def internal(cases: CasesApi, desk: AccountsApi, operators: OperatorTokens | None) -> Edge:
     """The operators' port."""
     edge = Edge(
-        title="Defray payment service, operators", version=__version__, problems=registry(), operators=operators
+        title="Defray payment service, operators",
+        version=__version__,
+        problems=registry(*accounts.PROBLEMS),
+        operators=operators,
     )
-    api.declare(edge)
+    cases.declare(edge)
+    desk.declare(edge)
     return edge
 
 
 def openapi() -> dict[str, Any]:
     """The document of the public port, made without running anything: only declarations are read."""
-    webhooks = object.__new__(Webhooks)
-    object.__setattr__(webhooks, "channel", _Declared())
-    return public(object.__new__(PaymentsApi), webhooks, registry(*PROBLEMS), None, None).openapi()
+    api, webhooks = object.__new__(PaymentsApi), object.__new__(Webhooks)
+    return public(api, webhooks, registry(*PROBLEMS), None, None).openapi()
 
 
 def internal_openapi() -> dict[str, Any]:
     """The same of the operators' port."""
-    return internal(object.__new__(CasesApi), None).openapi()
+    return internal(object.__new__(CasesApi), object.__new__(AccountsApi), None).openapi()
 
 
-class _Declared:
-    """As much of a channel as a declaration reads."""
+def _builder(settings: Settings, session: aiohttp.ClientSession, clock: Clock) -> Builder:
+    return Builder(
+        session=session,
+        notify_base_url=settings.notify_base_url,
+        clock=clock,
+        timeout_s=settings.channel_timeout_s,
+        tls_only=settings.profile == "production",
+    )
 
-    capabilities = WECHAT
+
+async def _seed(settings: Settings, database: Database, envelope: Envelope, clock: Clock) -> None:
+    """Take over the settings' accounts, once. Raises ConfigInvalid for one that could not sign or verify."""
+    for wish in _seeds(settings):
+        async with database.transaction() as tx:
+            tls_only = settings.profile == "production"
+            await manage_accounts.seed(wish, tx, clock, envelope=envelope, tls_only=tls_only)
+
+
+def _seeds(settings: Settings) -> list[AddAccount]:
+    found = []
+    if (account := settings.wechat_seed) is not None:
+        found.append(seeds.wechat(base_url=settings.wechat_base_url, **account))
+    if (account := settings.alipay_seed) is not None:
+        found.append(seeds.alipay(gateway_url=settings.alipay_gateway_url, **account))
+    return found
+
+
+async def _channel_account(settings: Settings, arguments: argparse.Namespace) -> int:
+    clock = SystemClock()
+    envelope = Envelope.from_file(settings.encryption_keys_file)
+    async with Database.open(settings.database_dsn, pool_size_max=2, name="defray-payment") as database:
+        return await account_verbs.run(account_desk(settings, database, envelope, clock), arguments)
+
+
+VERBS: Final = (Verb(name=account_verbs.NAME, declare=account_verbs.declare, run=_channel_account),)
 
 
 async def _topics(settings: Settings, kafka: Kafka) -> None:

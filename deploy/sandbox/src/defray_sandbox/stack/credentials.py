@@ -146,8 +146,12 @@ def _wechat(made: Credentials) -> None:
 def _alipay(made: Credentials) -> None:
     alipay_keys.generate(made.alipay_side)
     side = made.alipay_merchant_side
-    side.mkdir(parents=True, exist_ok=True, mode=0o700)
-    names = ["app_private.pem", "app_certificate.pem", "alipay_root.pem"]
-    names += [f"alipay_{what}{suffix}.pem" for suffix in alipay_keys.GENERATIONS for what in ("public", "certificate")]
-    for name in names:
+    # The keys that one mode verifies with lie in a folder of their own, whole: `platform` or `certificates`.
+    for folder in ("platform", "certificates"):
+        (side / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("app_private.pem", "app_certificate.pem", "alipay_root.pem"):
         write_private(side / name, (made.alipay_side / name).read_text())
+    for suffix in alipay_keys.GENERATIONS:
+        for folder, what in (("platform", "public"), ("certificates", "certificate")):
+            name = f"alipay_{what}{suffix}.pem"
+            write_private(side / folder / name, (made.alipay_side / name).read_text())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defray_sandbox.settings import inherited_environment
-from defray_sandbox.simulators.process import APPID, MCHID
+from defray_sandbox.simulators.process import ALIPAY_APP_ID, ALIPAY_SELLER_ID, APPID, MCHID
 from defray_sandbox.stack.credentials import OPERATOR_ISSUER, Credentials
 from defray_sandbox.stack.paths import CHECKOUT
 from defray_sandbox.stack.provision import ProvisionedDatabase
@@ -101,11 +101,23 @@ class Site:
                     "wechat_merchant_serial": self.credentials.wechat_merchant_serial(),
                     "wechat_platform_keys_dir": str(side / "platform"),
                     "wechat_apiv3_key_file": str(side / "apiv3_key.txt"),
-                }
+                } | self._alipay()
             case "notifier":
                 return {"allow_private_networks": "true"}
             case _:
                 return {}
+
+    def _alipay(self) -> dict[str, str]:
+        if self.addresses.alipay is None:
+            return {}
+        side = self.credentials.alipay_merchant_side
+        return {
+            "alipay_gateway_url": f"{self.addresses.alipay.public_url}/gateway.do",
+            "alipay_seller_id": ALIPAY_SELLER_ID,
+            "alipay_app_id": ALIPAY_APP_ID,
+            "alipay_app_private_key_file": str(side / "app_private.pem"),
+            "alipay_keys_dir": str(side / "platform"),
+        }
 
     @staticmethod
     def _named(service: str, values: Mapping[str, str]) -> dict[str, str]:

@@ -165,7 +165,7 @@ class _Batch:
     def judge(self, command: ApplyChannelReport, match: Found, payable: Payable, late_money: str) -> None:
         """Decide one report about one of our payments."""
         claim, payment = command.claim, match.payment
-        evidence = checks.examine(claim, payment, command.account, match.txn_owner)
+        evidence = checks.examine(claim, payment, command.account, match.txn_owner, match.attempt.account_id)
         opened = match.attempt.status is AttemptStatus.OPEN
         answer = decide(payment, claim, checks.first_failure(evidence), payable.purse(late_money), opened=opened)
         attempt = self._attempt(command, match.attempt, answer)

@@ -10,7 +10,20 @@ import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.crypto import Envelope
-from defray_payment.channels.spi import CreatePayment, Kind, Next, Outcome, PaymentChannel, PaymentView, Trouble
+from defray_kernel.ids import show
+from defray_payment.channels.line import Line
+from defray_payment.channels.spi import (
+    CreatePayment,
+    ExistsAfter,
+    Kind,
+    Next,
+    Operation,
+    Outcome,
+    Payer,
+    PaymentView,
+    Product,
+    Trouble,
+)
 from defray_payment.commands.apply_channel_report import Action, ApplyChannelReport
 from defray_payment.domain.attempt import END_AFTER_EXPIRY, Attempt, AttemptStatus
 from defray_payment.domain.payment import Payment
@@ -28,36 +41,73 @@ class Converser:
 
     clock: Clock
     envelope: Envelope
+    return_base_url: str | None = None
 
-    async def send(
-        self, channel: PaymentChannel, payment: Payment, attempt: Attempt, *, again: bool
-    ) -> ApplyChannelReport:
+    async def send(self, channel: Line, payment: Payment, attempt: Attempt, *, again: bool) -> ApplyChannelReport:
         """Open the attempt at the channel; `again` under the same number when it may be there already."""
-        said = await channel.create(_creation(payment, attempt, again=again))
+        said = await channel.create(self._creation(payment, attempt, again=again))
         return self._report(channel, attempt, Source.CREATE, said)
 
-    async def ask(self, channel: PaymentChannel, payment: Payment, attempt: Attempt) -> ApplyChannelReport:
+    async def ask(self, channel: Line, payment: Payment, attempt: Attempt) -> ApplyChannelReport:
         """Ask what became of the attempt, and do what follows: open it again when it is not there or its QR text was
         lost, close it when its time has come. At most CALLS_MAX calls; the last answer is the report.
         """
+        product = channel.capabilities.products.get(payment.product, Product())
         now = self.clock.now()
         ended = now >= payment.expires_at + END_AFTER_EXPIRY
         said: Said = await channel.query(attempt.attempt_no)
         source = Source.QUERY
+        if (
+            _not_found(said)
+            and product.exists_after is ExistsAfter.PAYER_OPENS
+            and attempt.status is AttemptStatus.OPEN
+        ):
+            # What we made waits for its payer, and can no longer be opened once it has expired; before that nothing
+            # ends it: a close is answered "not there" and would prove nothing.
+            told = PaymentView(
+                attempt_no=attempt.attempt_no,
+                report=Report.CLOSED if ended else Report.OPENED,
+                native_state="NOT_OPENED",
+            )
+            return self._report(channel, attempt, source, told)
         if _not_found(said):
             if ended or attempt.status is AttemptStatus.OPEN:
                 return self._report(channel, attempt, source, said, ended=ended)
-            said, source = await channel.create(_creation(payment, attempt, again=True)), Source.CREATE
+            said, source = await channel.create(self._creation(payment, attempt, again=True)), Source.CREATE
         elif _open(said) and attempt.action_sealed is None and not (ended or attempt.closing):
-            said, source = await channel.create(_creation(payment, attempt, again=True)), Source.CREATE
+            said, source = await channel.create(self._creation(payment, attempt, again=True)), Source.CREATE
         if _open(said) and (ended or attempt.closing):
-            # Whatever close says (done, paid already, nothing): what counts is the answer to one more question.
-            await channel.close(attempt.attempt_no)
+            if product.ends_by is Operation.CANCEL:
+                over = await channel.cancel(attempt.attempt_no)
+                if isinstance(over, PaymentView):  # the channel's promise that it keeps no money of it
+                    return self._report(channel, attempt, Source.CLOSE, over)
+            else:
+                # Whatever close says (done, paid already, nothing): what counts is the answer to one more question.
+                await channel.close(attempt.attempt_no)
             said, source = await channel.query(attempt.attempt_no), Source.QUERY
         return self._report(channel, attempt, source, said)
 
+    def _creation(self, payment: Payment, attempt: Attempt, *, again: bool) -> CreatePayment:
+        return_url = None
+        if self.return_base_url is not None:
+            return_url = f"{self.return_base_url}/v1/return/{show('pay', payment.payment_id)}"
+        payer = Payer()
+        if attempt.payer_sealed is not None:
+            opened = self.envelope.open(attempt.payer_sealed, payer_context(attempt.attempt_no))
+            payer = msgspec.json.decode(opened, type=Payer)
+        return CreatePayment(
+            attempt_no=attempt.attempt_no,
+            product=payment.product,
+            amount=payment.amount,
+            description=payment.description,
+            expires_at=payment.expires_at,
+            again=again,
+            payer=payer,
+            return_url=return_url,
+        )
+
     def _report(
-        self, channel: PaymentChannel, attempt: Attempt, source: Source, said: Said, *, ended: bool = False
+        self, channel: Line, attempt: Attempt, source: Source, said: Said, *, ended: bool = False
     ) -> ApplyChannelReport:
         if isinstance(said, Trouble):
             claim = _claim_of_trouble(channel, attempt, source, said, ended=ended)
@@ -96,6 +146,11 @@ def action_context(attempt_no: str) -> str:
     return f"attempt.action:{attempt_no}"
 
 
+def payer_context(attempt_no: str) -> str:
+    """The place that what is known of an attempt's payer is bound to."""
+    return f"attempt.payer:{attempt_no}"
+
+
 def callback_context(channel: str, callback_id: str) -> str:
     """The place that a sealed raw callback is bound to."""
     return f"callback.raw:{channel}:{callback_id}"
@@ -106,20 +161,7 @@ def first_query_at(now: dt.datetime, channel_timeout_s: float) -> dt.datetime:
     return now + dt.timedelta(seconds=channel_timeout_s + 3)
 
 
-def _creation(payment: Payment, attempt: Attempt, *, again: bool) -> CreatePayment:
-    return CreatePayment(
-        attempt_no=attempt.attempt_no,
-        product=payment.product,
-        amount=payment.amount,
-        description=payment.description,
-        expires_at=payment.expires_at,
-        again=again,
-    )
-
-
-def _claim_of_trouble(
-    channel: PaymentChannel, attempt: Attempt, source: Source, trouble: Trouble, *, ended: bool
-) -> Claim:
+def _claim_of_trouble(channel: Line, attempt: Attempt, source: Source, trouble: Trouble, *, ended: bool) -> Claim:
     match trouble:
         case Trouble(outcome=Outcome.UNKNOWN):
             report = Report.UNCLEAR

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, assert_never
+from uuid import UUID
 
 from defray_kernel import idempotency, outbox
 from defray_kernel.clock import Clock
@@ -39,6 +40,7 @@ class StartPayment:
     """The wish to pay an order at a channel. `terms` come from a payment token; without it the order must be known.
 
     `first_query_at` is after the channel call must have ended: until then nobody else asks about the attempt.
+    `account_id` is the channel's account to be used; `lives_s` ends the payment earlier than its order.
     """
 
     key: Claim
@@ -51,6 +53,9 @@ class StartPayment:
     attempt_no: str
     first_query_at: dt.datetime
     cause: Cause
+    account_id: UUID | None = None
+    payer_sealed: bytes | None = field(default=None, repr=False)
+    lives_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +188,7 @@ def _new(command: StartPayment, payable: Payable, now: dt.datetime) -> tuple[Pay
         status=PaymentStatus.CREATED,
         attempt_no=command.attempt_no,
         created_at=now,
-        expires_at=payable.order_expires_at,
+        expires_at=_ends(command, payable, now),
         channel_txn_id=None,
         paid_at=None,
         failure_code=None,
@@ -202,5 +207,13 @@ def _new(command: StartPayment, payable: Payable, now: dt.datetime) -> tuple[Pay
         next_query_at=command.first_query_at,
         action_sealed=None,
         action_expires_at=None,
+        account_id=command.account_id,
+        payer_sealed=command.payer_sealed,
     )
     return payment, attempt
+
+
+def _ends(command: StartPayment, payable: Payable, now: dt.datetime) -> dt.datetime:
+    if command.lives_s is None:
+        return payable.order_expires_at
+    return min(payable.order_expires_at, now + dt.timedelta(seconds=command.lives_s))

@@ -1,7 +1,7 @@
 """An attempt: one try at one channel under one number, how its state follows reports, and when it is asked about again."""
 
 import datetime as dt
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -54,7 +54,10 @@ FOLLOWS: Final[_Pairs] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One row. `next_query_at` is business time; None when there is nothing more to ask."""
+    """One row. `next_query_at` is business time; None when there is nothing more to ask.
+
+    `account_id` is where it was made; None = before accounts had rows.
+    """
 
     attempt_no: str
     payment_id: PaymentId
@@ -66,6 +69,8 @@ class Attempt:
     next_query_at: dt.datetime | None
     action_sealed: bytes | None
     action_expires_at: dt.datetime | None
+    account_id: UUID | None = None
+    payer_sealed: bytes | None = field(default=None, repr=False)
 
     def following(self, report: Report, now: dt.datetime, *, query_soon: bool = False) -> "Attempt":
         """The attempt after a report: its state, and when the channel is asked next."""

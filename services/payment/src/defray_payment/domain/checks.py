@@ -19,11 +19,18 @@ class Check:
     passed: bool
 
 
-def examine(claim: Claim, payment: Payment, account: ChannelAccount, txn_owner: UUID | None) -> tuple[Check, ...]:
+def examine(
+    claim: Claim,
+    payment: Payment,
+    account: ChannelAccount,
+    txn_owner: UUID | None,
+    attempt_account: UUID | None = None,
+) -> tuple[Check, ...]:
     """All checks of one claim in order of precedence: identity first, then money, then the channel's own number.
 
     A claim of payment must tell everything; another claim is held only to what it tells. `txn_owner` is the payment
-    that the channel's transaction already paid, if any.
+    that the channel's transaction already paid, if any. `attempt_account` is where the attempt was made: nobody's
+    account may vouch for what is another's.
     """
     paid = claim.report is Report.PAID
     checks = [
@@ -32,6 +39,9 @@ def examine(claim: Claim, payment: Payment, account: ChannelAccount, txn_owner: 
         _equal("currency", CaseReason.CURRENCY_MISMATCH, payment.amount.currency, claim.currency, required=paid),
         _equal("amount", CaseReason.AMOUNT_MISMATCH, payment.amount.minor, claim.amount_minor, required=paid),
     ]
+    if attempt_account is not None:
+        reporter = account.account_id
+        checks.insert(0, _equal("account", CaseReason.ACCOUNT_MISMATCH, attempt_account, reporter, required=False))
     if paid:
         owner_fits = txn_owner is None or txn_owner == payment.payment_id
         checks += [

@@ -24,6 +24,7 @@ class FailureCode(StrEnum):
 class CaseReason(StrEnum):
     """Why something waits for a person."""
 
+    ACCOUNT_MISMATCH = "account_mismatch"
     MERCHANT_MISMATCH = "merchant_mismatch"
     APP_MISMATCH = "app_mismatch"
     AMOUNT_MISMATCH = "amount_mismatch"

@@ -27,7 +27,9 @@ _KEYS_MAX: Final = 16
 PROBLEMS: Final = (
     ProblemKind(code=AccountRefusal.EXISTS, status=409, title="The account is there, or the merchant has another one"),
     ProblemKind(code=AccountRefusal.CHANGED_MEANWHILE, status=409, title="The account was changed meanwhile"),
-    ProblemKind(code="account_unusable", status=422, title="With this the channel could not be spoken with or verified"),
+    ProblemKind(
+        code="account_unusable", status=422, title="With this the channel could not be spoken with or verified"
+    ),
 )
 
 

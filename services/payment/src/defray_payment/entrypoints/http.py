@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 from uuid import UUID
 
+import msgspec
+
 from defray_kernel import ids
 from defray_kernel.clock import Clock
 from defray_kernel.crash import crash_point
 from defray_kernel.db import Database
+from defray_kernel.errors import Unavailable
 from defray_kernel.fields import RequestModel, Text
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Call, Edge, Reply, replayed
@@ -17,14 +20,15 @@ from defray_kernel.idempotency import Claim, Mismatch, Replay, Running, scope_of
 from defray_kernel.ids import OrderId, PaymentId, uuid7
 from defray_kernel.problems import Problem
 from defray_payment.announce import PaymentBody, PaymentListBody
+from defray_payment.channels.line import Line
 from defray_payment.channels.registry import Channels
-from defray_payment.channels.spi import PaymentChannel
+from defray_payment.channels.spi import Capabilities, Payer
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
 from defray_payment.commands.ask_close import AskClose
-from defray_payment.commands.converse import Converser, first_query_at
+from defray_payment.commands.converse import Converser, first_query_at, payer_context
 from defray_payment.commands.record_answer import RecordAnswer
 from defray_payment.commands.start_payment import Send, StartOutcome, StartPayment, Told
-from defray_payment.domain.attempt import number_of
+from defray_payment.domain.attempt import Attempt, number_of
 from defray_payment.domain.payable import OrderTerms
 from defray_payment.domain.payment import LIVE
 from defray_payment.entrypoints.answers import Answers
@@ -36,13 +40,22 @@ _PROBLEM_TYPE: Final = "application/problem+json"
 _DESCRIPTION: Final = "Order {}"
 
 
+class PayerRequest(RequestModel):
+    """What a product asks to be told of the payer; kept sealed."""
+
+    payer_id: Annotated[str, Text(128)] | None = None
+    auth_code: Annotated[str, Text(64, pattern=r"^[0-9]+$")] | None = None
+    client_ip: Annotated[str, Text(45, pattern=r"^[0-9A-Fa-f.:]+$")] | None = None
+
+
 class PaymentRequest(RequestModel):
     """What is to be paid, and how. With a payment token the order is the token's."""
 
     channel: Annotated[str, Text(32)]
     product: Annotated[str, Text(32)]
     order_id: Annotated[str, Text(64)] | None = None
-    description: Annotated[str, Text(40)] | None = None
+    description: Annotated[str, Text(40, pattern=r"^[^`]*$")] | None = None
+    payer: PayerRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +117,17 @@ class PaymentsApi:
 
     async def start(self, call: Call[PaymentRequest]) -> Reply:
         """Two transactions with the channel's call between them; a crash in between is resumed under the same number."""
-        channel = self._channel(call.body)
+        line = self._line(call)
         order_id, terms = await self._order(call)
-        _check_amount(channel, terms)
-        command = self._command(call, order_id, terms)
+        _check_amount(line.capabilities, terms)
+        command = self._command(call, line, order_id, terms)
         outcome = await self.starting.submit(command)
         match outcome:
             case Send():
                 crash_point("payment.before_channel")
-                report = await self.converser.send(channel, outcome.payment, outcome.attempt, again=outcome.again)
+                report = await self.converser.send(
+                    self._line_of(outcome.attempt), outcome.payment, outcome.attempt, again=outcome.again
+                )
                 crash_point("payment.after_channel")
                 told = await self.recording.submit(RecordAnswer(key=command.key, report=report))
                 return _reply(told.status, told.body)
@@ -150,19 +165,36 @@ class PaymentsApi:
                 AskClose(order_id=found.payment.order_id, payment_id=found.payment.payment_id)
             )
             if asked.payment.status in LIVE:
-                channel = self.channels.get(asked.payment.channel)
-                await self.reporting.submit(await self.converser.ask(channel, asked.payment, asked.attempt))
+                line = self._line_of(asked.attempt)
+                await self.reporting.submit(await self.converser.ask(line, asked.payment, asked.attempt))
             found = await self._own(call)
         status = 202 if found.payment.status in LIVE else 200
         return Reply(status=status, content=self.answers.show(found.payment, found.attempt))
 
-    def _channel(self, body: PaymentRequest) -> PaymentChannel:
-        channel = self.channels.find(body.channel)
-        if channel is None:
+    def _line(self, call: Call[PaymentRequest]) -> Line:
+        """Where the payment goes: the merchant's own account at the channel, else the platform's."""
+        body = call.body
+        if isinstance(call.token, PaymentToken):
+            merchant_id = call.token.terms.merchant_id
+        else:
+            assert call.merchant is not None
+            merchant_id = call.merchant.merchant_id
+        line = self.channels.find(body.channel, merchant_id)
+        if line is None:
             raise Problem("unsupported_channel", field="channel")
-        if body.product not in channel.capabilities.products:
+        product = line.capabilities.products.get(body.product)
+        if product is None:
             raise Problem("unsupported_product", field="product")
-        return channel
+        for name in sorted(product.needs):
+            if getattr(body.payer, name, None) is None:
+                raise Problem("missing_field", field=f"payer.{name}")
+        return line
+
+    def _line_of(self, attempt: Attempt) -> Line:
+        line = self.channels.of(attempt.channel, attempt.account_id)
+        if line is None:
+            raise Unavailable("the channel's account is not usable")
+        return line
 
     async def _order(self, call: Call[PaymentRequest]) -> tuple[OrderId, OrderTerms]:
         """Whose order this is about. An order of another merchant, or not known yet, is not there."""
@@ -180,10 +212,10 @@ class PaymentsApi:
             raise Problem("not_found")
         return terms.order_id, terms
 
-    def _command(self, call: Call[PaymentRequest], order_id: OrderId, terms: OrderTerms) -> StartPayment:
+    def _command(self, call: Call[PaymentRequest], line: Line, order_id: OrderId, terms: OrderTerms) -> StartPayment:
         assert call.idempotency_key is not None
         caller: UUID = order_id if call.merchant is None else call.merchant.merchant_id
-        attempt_id = uuid7()
+        attempt_no = number_of(uuid7())
         return StartPayment(
             key=Claim(
                 scope=scope_of(caller, "start_payment"),
@@ -199,10 +231,19 @@ class PaymentsApi:
             product=call.body.product,
             description=call.body.description or _DESCRIPTION.format(order_id.hex[-12:]),
             payment_id=PaymentId(uuid7()),
-            attempt_no=number_of(attempt_id),
+            attempt_no=attempt_no,
             first_query_at=first_query_at(self.clock.now(), self.channel_timeout_s),
             cause=call.cause,
+            account_id=line.account.account_id,
+            payer_sealed=self._payer(call.body, attempt_no),
+            lives_s=line.capabilities.products[call.body.product].lives_s,
         )
+
+    def _payer(self, body: PaymentRequest, attempt_no: str) -> bytes | None:
+        if body.payer is None:
+            return None
+        payer = Payer(payer_id=body.payer.payer_id, auth_code=body.payer.auth_code, client_ip=body.payer.client_ip)
+        return self.converser.envelope.seal(msgspec.json.encode(payer), payer_context(attempt_no))
 
     async def _own(self, call: Call[None]) -> Found:
         try:
@@ -222,10 +263,10 @@ def _may_see(call: Call[None], found: Found) -> bool:
     return call.merchant is not None and call.merchant.merchant_id == found.payment.merchant_id
 
 
-def _check_amount(channel: PaymentChannel, terms: OrderTerms) -> None:
-    if terms.amount.currency not in channel.capabilities.currencies:
+def _check_amount(capabilities: Capabilities, terms: OrderTerms) -> None:
+    if terms.amount.currency not in capabilities.currencies:
         raise Problem("unsupported_currency", field="channel")
-    if terms.amount.minor > channel.capabilities.minor_max:
+    if not capabilities.minor_min <= terms.amount.minor <= capabilities.minor_max:
         raise Problem("invalid_amount", field="channel")
 
 

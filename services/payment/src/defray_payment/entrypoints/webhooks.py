@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 import structlog
 
@@ -16,7 +19,10 @@ from defray_kernel.db import CommitUnknown, Database, is_transient
 from defray_kernel.errors import OutcomeUnknown, Overloaded, Unavailable
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Call, Edge, Reply
-from defray_payment.channels.spi import Acknowledgement, Notice, PaymentChannel, PaymentView, Unverified
+from defray_payment.channels.build import KINDS
+from defray_payment.channels.line import Line
+from defray_payment.channels.registry import Channels
+from defray_payment.channels.spi import Acknowledgement, Notice, PaymentView, Unverified
 from defray_payment.commands import keep_undecided
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
 from defray_payment.commands.converse import callback_context, claim_of_view
@@ -27,32 +33,47 @@ from defray_payment.store.callbacks import Callback
 ANSWER_WITHIN_S: Final = 4.5
 """Channels wait five seconds. What is committed later all the same is found by the repeat that this refusal asks for."""
 _TRY_AGAIN: Final = Acknowledgement(status=503, body=b'{"code":"FAIL","message":"try again"}')
+_NOBODY: Final = Acknowledgement(status=401, body=b'{"code":"FAIL","message":"not verified"}')
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhooks:
-    """The door of one channel: what it promises with its acknowledgement is stored before."""
+    """The doors of all channels: what is promised with an acknowledgement is stored before."""
 
-    channel: PaymentChannel
+    channels: Channels
     reporting: GroupCommit[ApplyChannelReport, Applied]
     database: Database
     envelope: Envelope
     clock: Clock
 
     def declare(self, edge: Edge) -> None:
-        """Add the route; the channel's signature is its only credential."""
-        name = self.channel.capabilities.channel
-        edge.route("POST", f"/v1/webhooks/{name}", self.hear, summary=f"Callbacks of {name}", status=204, auth="none")
+        """Add the routes; the channel's signature is its only credential."""
+        for name in sorted(KINDS):
+            hear = partial(self.hear, name)
+            status = 204 if name == "wechat" else 200
+            base = f"/v1/webhooks/{name}"
+            edge.route("POST", base, hear, summary=f"Callbacks of {name}", status=status, auth="none")
+            edge.route(
+                "POST",
+                f"{base}/{{account_id}}",
+                hear,
+                summary=f"Callbacks of one account at {name}",
+                status=status,
+                auth="none",
+            )
 
-    async def hear(self, call: Call[None]) -> Reply:
+    async def hear(self, name: str, call: Call[None]) -> Reply:
         """401 for what proves nothing, 503 while it cannot be stored, else the channel's acknowledgement."""
         received_at = self.clock.real()
-        heard = self.channel.verify(call.headers, call.raw, received_at)
+        line, heard = self._judge(name, call, received_at)
+        if line is None:
+            metrics.count("security_events", kind="callback_no_account")
+            return _reply(_NOBODY)
         if isinstance(heard, Unverified):
             metrics.count("security_events", kind=f"callback_{heard.reason}")
-            return _reply(self.channel.acknowledge(accepted=False))
-        command = self._command(call, heard)
+            return _reply(line.acknowledge(accepted=False))
+        command = self._command(call, line, heard)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 await self.reporting.submit(command)
@@ -62,10 +83,24 @@ class Webhooks:
             if not await self._keep(command, error):
                 return _reply(_TRY_AGAIN)
         crash_point("webhook.before_ack")
-        return _reply(self.channel.acknowledge(accepted=True))
+        return _reply(line.acknowledge(accepted=True))
 
-    def _command(self, call: Call[None], notice: Notice) -> ApplyChannelReport:
-        name = self.channel.capabilities.channel
+    def _judge(self, name: str, call: Call[None], received_at: dt.datetime) -> tuple[Line | None, Notice | Unverified]:
+        """Whose callback it is: the account that it was addressed to, else the first that can verify it."""
+        line, heard = None, Unverified(reason="no_account")
+        try:
+            account_id = UUID(call.path_params["account_id"]) if "account_id" in call.path_params else None
+        except ValueError:
+            return line, heard
+        for line in self.channels.hearers(name, account_id):
+            said = line.verify(call.headers, call.raw, received_at)
+            if isinstance(said, Notice):
+                return line, said
+            heard = said
+        return line, heard
+
+    def _command(self, call: Call[None], line: Line, notice: Notice) -> ApplyChannelReport:
+        name = line.capabilities.channel
         if not isinstance(notice.view, PaymentView):
             claim = Claim(report=Report.UNCLEAR, source=Source.CALLBACK, channel=name, attempt_no="")
         else:
@@ -80,7 +115,7 @@ class Webhooks:
         )
         return ApplyChannelReport(
             claim=claim,
-            account=self.channel.account,
+            account=line.account,
             cause=callback.cause,
             callback=callback,
             notice_fault=notice.fault or (CaseReason.UNSUPPORTED_NOTICE if not claim.attempt_no else None),
@@ -101,4 +136,4 @@ class Webhooks:
 
 
 def _reply(acknowledgement: Acknowledgement) -> Reply:
-    return Reply(status=acknowledgement.status, content=acknowledgement.body)
+    return Reply(status=acknowledgement.status, content=acknowledgement.body, content_type=acknowledgement.content_type)

@@ -27,6 +27,8 @@ async def insert(tx: WriteTx, attempts: Sequence[Attempt], at: dt.datetime) -> N
         [a.status for a in attempts],
         [a.next_query_at for a in attempts],
         at,
+        [a.account_id for a in attempts],
+        [a.payer_sealed for a in attempts],
     )
 
 
@@ -60,6 +62,11 @@ async def claim_due(tx: WriteTx, now: dt.datetime, lease_until: dt.datetime, lim
     return await tx.fetch(Q.claim_due, now, limit, lease_until)
 
 
+async def postpone(tx: WriteTx, attempt_nos: Sequence[str], until: Sequence[dt.datetime], lease: dt.datetime) -> None:
+    """Give back attempts that were claimed under this lease and not asked about; one that moved meanwhile stays."""
+    await tx.execute(Q.postpone, list(attempt_nos), list(until), lease)
+
+
 def attempt_of(row: Record) -> Attempt:
     """The attempt in a row that joins a payment with one of its attempts."""
     return Attempt(
@@ -73,4 +80,6 @@ def attempt_of(row: Record) -> Attempt:
         next_query_at=row["next_query_at"],
         action_sealed=row["action_sealed"],
         action_expires_at=row["action_expires_at"],
+        account_id=row["account_id"],
+        payer_sealed=row["payer_sealed"],
     )

@@ -1,8 +1,9 @@
 -- name: insert
-INSERT INTO attempt (attempt_no, payment_id, order_id, channel, status, next_query_at, created_at, updated_at)
-SELECT n.attempt_no, n.payment_id, n.order_id, n.channel, n.status, n.next_query_at, $7, $7
-FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[])
-  AS n (attempt_no, payment_id, order_id, channel, status, next_query_at)
+INSERT INTO attempt (attempt_no, payment_id, order_id, channel, status, next_query_at, created_at, updated_at, account_id,
+                     payer_sealed)
+SELECT n.attempt_no, n.payment_id, n.order_id, n.channel, n.status, n.next_query_at, $7, $7, n.account_id, n.payer_sealed
+FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::timestamptz[], $8::uuid[], $9::bytea[])
+  AS n (attempt_no, payment_id, order_id, channel, status, next_query_at, account_id, payer_sealed)
 
 -- name: orders_of
 SELECT attempt_no, order_id FROM attempt WHERE attempt_no = ANY($1::text[])
@@ -20,6 +21,11 @@ UPDATE attempt a SET status = s.status, next_query_at = NULL, updated_at = $3
 FROM unnest($1::text[], $2::text[]) AS s (attempt_no, status)
 WHERE a.attempt_no = s.attempt_no
 
+-- name: postpone
+UPDATE attempt a SET next_query_at = p.until, query_count = greatest(a.query_count - 1, 0)
+FROM unnest($1::text[], $2::timestamptz[]) AS p (attempt_no, until)
+WHERE a.attempt_no = p.attempt_no AND a.next_query_at = $3
+
 -- name: claim_due
 -- The new due time is a lease: should this worker die, the attempt is due again when it ends.
 WITH due AS (
@@ -32,4 +38,4 @@ RETURNING p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p
           p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
           p.correlation_id, p.version, p.event_seq,
           a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
-          a.action_expires_at, NULL::uuid AS txn_owner
+          a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner

@@ -14,7 +14,7 @@ SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.ch
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
        p.correlation_id, p.version, p.event_seq,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
-       a.action_expires_at, o.payment_id AS txn_owner
+       a.action_expires_at, a.account_id, a.payer_sealed, o.payment_id AS txn_owner
 FROM unnest($1::text[], $2::text[], $3::text[]) AS c (attempt_no, channel, txn_id)
 JOIN attempt a ON a.attempt_no = c.attempt_no
 JOIN payment p ON p.payment_id = a.payment_id
@@ -25,7 +25,7 @@ SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.ch
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
        p.correlation_id, p.version, p.event_seq,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
-       a.action_expires_at, NULL::uuid AS txn_owner
+       a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
 FROM payment p
 JOIN attempt a ON a.attempt_no = p.attempt_no
 WHERE p.order_id = ANY($1::uuid[]) AND p.status IN ('CREATED', 'PENDING', 'AUTHORIZED')
@@ -36,7 +36,7 @@ SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.ch
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
        p.correlation_id, p.version, p.event_seq,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
-       a.action_expires_at, NULL::uuid AS txn_owner
+       a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
 FROM payment p
 JOIN attempt a ON a.attempt_no = p.attempt_no
 WHERE p.payment_id = ANY($1::uuid[])
@@ -46,7 +46,7 @@ SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.ch
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
        p.correlation_id, p.version, p.event_seq,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
-       a.action_expires_at, NULL::uuid AS txn_owner
+       a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
 FROM payment p
 JOIN attempt a ON a.attempt_no = p.attempt_no
 WHERE p.order_id = $1
