@@ -13,10 +13,13 @@ CREATE TABLE attempt (
   action_expires_at timestamp with time zone,
   created_at timestamp with time zone NOT NULL,
   updated_at timestamp with time zone NOT NULL,
+  account_id uuid,
+  payer_sealed bytea,
   CONSTRAINT attempt_action_sealed_check CHECK ((length(action_sealed) <= 16384)),
   CONSTRAINT attempt_attempt_no_check CHECK ((attempt_no ~ '^[0-9A-Z]{26}$'::text)),
   CONSTRAINT attempt_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 32))),
   CONSTRAINT attempt_check CHECK (((status <> ALL (ARRAY['SENDING'::text, 'UNKNOWN'::text, 'OPEN'::text])) OR (next_query_at IS NOT NULL))),
+  CONSTRAINT attempt_payer_sealed_check CHECK ((length(payer_sealed) <= 4096)),
   CONSTRAINT attempt_query_count_check CHECK ((query_count >= 0)),
   CONSTRAINT attempt_status_check CHECK ((status = ANY (ARRAY['SENDING'::text, 'UNKNOWN'::text, 'OPEN'::text, 'PAID'::text, 'REFUSED'::text, 'CLOSED'::text]))),
   CONSTRAINT attempt_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES payment(payment_id),
@@ -71,6 +74,33 @@ CREATE TABLE callback (
   CONSTRAINT callback_pkey PRIMARY KEY (channel, callback_id)
 );
 GRANT INSERT, SELECT ON callback TO defray_payment;
+
+CREATE TABLE channel_account (
+  account_id uuid NOT NULL,
+  channel text NOT NULL,
+  merchant_id uuid,
+  merchant_ref text NOT NULL,
+  app_ref text NOT NULL,
+  base_url text NOT NULL,
+  status text NOT NULL,
+  secrets_sealed bytea NOT NULL,
+  seed_digest bytea,
+  version bigint NOT NULL,
+  created_at timestamp with time zone NOT NULL,
+  updated_at timestamp with time zone NOT NULL,
+  CONSTRAINT channel_account_app_ref_check CHECK (((length(app_ref) >= 1) AND (length(app_ref) <= 64))),
+  CONSTRAINT channel_account_base_url_check CHECK (((length(base_url) >= 8) AND (length(base_url) <= 200))),
+  CONSTRAINT channel_account_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 32))),
+  CONSTRAINT channel_account_merchant_ref_check CHECK (((length(merchant_ref) >= 1) AND (length(merchant_ref) <= 64))),
+  CONSTRAINT channel_account_secrets_sealed_check CHECK ((length(secrets_sealed) <= 131072)),
+  CONSTRAINT channel_account_seed_digest_check CHECK ((length(seed_digest) = 32)),
+  CONSTRAINT channel_account_status_check CHECK ((status = ANY (ARRAY['ACTIVE'::text, 'RETIRED'::text]))),
+  CONSTRAINT channel_account_version_check CHECK ((version > 0)),
+  CONSTRAINT channel_account_pkey PRIMARY KEY (account_id),
+  CONSTRAINT channel_account_channel_merchant_ref_app_ref_key UNIQUE (channel, merchant_ref, app_ref)
+);
+CREATE UNIQUE INDEX channel_account_one_active ON channel_account USING btree (channel, merchant_id) NULLS NOT DISTINCT WHERE (status = 'ACTIVE'::text);
+GRANT INSERT, SELECT, UPDATE ON channel_account TO defray_payment;
 
 CREATE TABLE consumer_offset (
   consumer text NOT NULL,
