@@ -107,17 +107,17 @@ class Guard:
         This is what keeps the backlog of an outage from arriving at the channel at once.
         """
         now = self._monotonic()
-        at = max(now, self._background_at)
-        if self._shut(now) or at - now > self._limits.background_wait_s:
+        at = max(now, self._background_at, self._held_until)
+        if self._shut() or at - now > self._limits.background_wait_s:
             return False
         self._background_at = at + 1 / self._limits.background_per_s
         if at > now:
             await asyncio.sleep(at - now)
-        return not self._shut(self._monotonic())
+        return not self._shut()
 
-    def _shut(self, now: float) -> bool:
+    def _shut(self) -> bool:
         circuit = self.circuit
-        return circuit is Circuit.OPEN or (circuit is Circuit.HALF_OPEN and self._probing) or now < self._held_until
+        return circuit is Circuit.OPEN or (circuit is Circuit.HALF_OPEN and self._probing)
 
 
 def _limited(code: str, wait_s: float) -> Trouble:
