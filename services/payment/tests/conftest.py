@@ -341,7 +341,9 @@ async def service(
             TIMEOUT_S,
             return_base_url=f"http://127.0.0.1:{port}",
         )
-        edge = wiring.public(doors.api, doors.webhooks, problems, directory, PaymentTokens(orders.jwks(), clock))
+        edge = wiring.public(
+            doors.api, doors.webhooks, doors.return_page, problems, directory, PaymentTokens(orders.jwks(), clock)
+        )
         async with _running(Listener(edge.app(), "127.0.0.1", port), edges, directory):
             yield Service(
                 url=f"http://127.0.0.1:{port}",

@@ -52,6 +52,7 @@ from defray_payment.entrypoints.answers import PROBLEMS, Answers
 from defray_payment.entrypoints.consumers import ORDERS_TOPIC, SUBSCRIPTIONS
 from defray_payment.entrypoints.http import PaymentsApi
 from defray_payment.entrypoints.operators import CasesApi
+from defray_payment.entrypoints.return_page import ReturnPage
 from defray_payment.entrypoints.timers import timers
 from defray_payment.entrypoints.tokens import PaymentTokens
 from defray_payment.entrypoints.webhooks import Webhooks
@@ -87,6 +88,7 @@ class Doors:
 
     api: PaymentsApi
     webhooks: Webhooks
+    return_page: ReturnPage
     querying: QueryAttempts
 
 
@@ -135,7 +137,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         yield Wiring(
             database=database,
             clock=clock,
-            public=public(doors.api, doors.webhooks, problems, directory, tokens),
+            public=public(doors.api, doors.webhooks, doors.return_page, problems, directory, tokens),
             internal=internal(CasesApi(database, clock), AccountsApi(desk), operators),
             group_commits=edges.all,
             directory=directory,
@@ -240,6 +242,7 @@ def doors_of(
             envelope=envelope,
             clock=clock,
         ),
+        return_page=ReturnPage(database=database, channels=channels, converser=converser, reporting=edges.reporting),
         querying=QueryAttempts(
             database=database,
             channels=channels,
@@ -253,6 +256,7 @@ def doors_of(
 def public(
     api: PaymentsApi,
     webhooks: Webhooks,
+    return_page: ReturnPage,
     problems: Problems,
     directory: MerchantDirectory | None,
     tokens: PaymentTokens | None,
@@ -263,6 +267,7 @@ def public(
     )
     api.declare(edge)
     webhooks.declare(edge)
+    return_page.declare(edge)
     return edge
 
 
@@ -282,7 +287,7 @@ def internal(cases: CasesApi, desk: AccountsApi, operators: OperatorTokens | Non
 def openapi() -> dict[str, Any]:
     """The document of the public port, made without running anything: only declarations are read."""
     api, webhooks = object.__new__(PaymentsApi), object.__new__(Webhooks)
-    return public(api, webhooks, registry(*PROBLEMS), None, None).openapi()
+    return public(api, webhooks, object.__new__(ReturnPage), registry(*PROBLEMS), None, None).openapi()
 
 
 def internal_openapi() -> dict[str, Any]:
