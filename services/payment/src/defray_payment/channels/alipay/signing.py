@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from defray_kernel.crypto import sign_rsa_sha256, verify_rsa_sha256
@@ -166,5 +166,8 @@ def _skip(text: str, at: int) -> int:
 def _text(raw: str | None) -> str | None:
     if raw is None or not raw.startswith('"'):
         return None
-    value = json.loads(raw)
-    return value if isinstance(value, str) else None
+    try:
+        value: str = msgspec.json.decode(raw, type=str)
+    except msgspec.MsgspecError:
+        return None
+    return value
