@@ -38,6 +38,8 @@ def verifies(keys: AlipayKeys, content: bytes, signature: str, cert_sn: str | No
         raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError):
         return False
+    if base64.b64encode(raw).decode() != signature:
+        return False  # one signature has one form
     candidates = keys.alipay.values() if cert_sn is None else filter(None, [keys.alipay.get(cert_sn)])
     return any(verify_rsa_sha256(key, raw, content) for key in candidates)
 

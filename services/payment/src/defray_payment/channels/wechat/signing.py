@@ -58,6 +58,8 @@ def fault(keys: WechatKeys, headers: Mapping[str, str], body: bytes, now: dt.dat
         raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError):
         return "signature_form"  # The platform's own probes (WECHATPAY/SIGNTEST/…) end here or below.
+    if base64.b64encode(raw).decode() != signature:
+        return "signature_form"  # one signature has one form
     message = b"%b\n%b\n%b\n" % (timestamp.encode(), nonce.encode("latin-1", "replace"), body)
     return None if verify_rsa_sha256(key, raw, message) else "signature"
 
