@@ -60,7 +60,10 @@ ROUTES = (
     ),
     Route(service="notifier", path="/v1/webhook-endpoints", good=ENDPOINT, required={"url", "event_types"}),
 )
-WITHOUT_JSON = {"/v1/payments/{payment_id}/close", "/v1/webhooks/wechat"}
+WITHOUT_JSON = {
+    "/v1/payments/{payment_id}/close",
+    *(f"/v1/webhooks/{channel}{path}" for channel in ("wechat", "alipay") for path in ("", "/{account_id}")),
+}
 
 
 @pytest_asyncio.fixture(loop_scope="session")
