@@ -165,7 +165,9 @@ class TestCallbacks:
         only_new = {serial: key for serial, key in our_keys.platform.items() if serial == second}
         async with wiring.channel_session() as session:
             after = wechat(simulator, session, replace(our_keys, platform=only_new), CLOCK, "http://127.0.0.1:9/n")
-        assert judge(after, heard[0]) == Unverified(reason="unknown_serial")
+        assert judge(after, heard[0]) == Unverified(
+            reason="unknown_serial", unknown_key=heard[0]["headers"]["Wechatpay-Serial"]
+        )
         assert isinstance(judge(after, heard[1]), Notice)
 
     async def test_other_peoples_client_accepts_what_we_accept(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from cryptography import x509
 
 from defray_kernel import audit
 from defray_kernel.clock import SystemClock
@@ -103,7 +104,7 @@ async def _levers(running: Simulator) -> Simulator:
     ports = [urlsplit(url).port or 0 for url in (running.base_url, running.control_url)]
     levers = type(running)(running.folder, ports=(ports[0], ports[1]))
     await levers.control("/control/reset", {})
-    generation: dict[str, object] = {"callback_generation": 1, "public_key_percent": 100}
+    generation: dict[str, object] = {"callback_generation": 1, "certificate_generation": 1, "public_key_percent": 100}
     await levers.control("/control/keys", generation if isinstance(running, WechatSimulator) else {"generation": 1})
     return levers
 
@@ -291,6 +292,61 @@ async def test_an_account_that_is_damaged_touches_no_other_and_goes_on_as_it_was
     await started.refresh()
     await started.refresh()
     assert [line.capabilities.channel for line in fresh.lines] == ["wechat"]
+
+
+@pytest.mark.parametrize("channel", ["wechat", "alipay"])
+async def test_an_unknown_certificate_is_refused_then_fetched_once_a_minute_and_taken_over(
+    lab: Lab, channel: str
+) -> None:
+    """The channel changes its certificate: until ours are fetched anew its word proves nothing, afterwards it does."""
+    folder = getattr(lab, channel).keys_dir
+    if channel == "wechat":
+        pem = (folder / "platform_certificate.pem").read_text()
+        serial = f"{x509.load_pem_x509_certificate(pem.encode()).serial_number:X}"
+        good = lab.wechat_wish().secrets
+        secrets = Secrets(
+            private_key=good.private_key, verify_keys={serial: pem}, serial=good.serial, seal_key=good.seal_key
+        )
+        await lab.add(lab.wechat_wish(secrets=secrets))
+        keys: dict[str, object] = {"public_key_percent": 0, "certificate_generation": 2, "certificates_published": 2}
+    else:
+        secrets = Secrets(
+            private_key=(folder / "app_private.pem").read_text(),
+            verify_keys={"one": (folder / "alipay_certificate.pem").read_text()},
+            certificate=(folder / "app_certificate.pem").read_text(),
+            root=(folder / "alipay_root.pem").read_text(),
+        )
+        await lab.add(lab.alipay_wish(secrets=secrets))
+        keys = {"generation": 2}
+    product, levers = ("native", lab.wechat) if channel == "wechat" else ("precreate", lab.alipay)
+    before = await lab.pay(channel, product)
+    assert before.status == 201, before.body
+    await levers.control("/control/keys", keys)
+    now = [1000.0]
+    lab.refresh.monotonic = lambda: now[0]
+    told = await levers.control("/control/pay", {"out_trade_no": number(before), "wait": True})
+    assert [each["status"] for each in told["callbacks"]] == [401]
+    await lab.pay(channel, product)
+    for _ in range(5):
+        await lab.refresh.fetch_keys()
+        await lab.refresh.refresh()
+        (line,) = lab.service.channels.lines
+        line.unknown_key = "F" * 32  # somebody goes on naming keys that nobody has
+    asked = (await levers.control("/control/statistics"))["requests"]
+    assert asked["certificates" if channel == "wechat" else "certificate"] == 1
+    told = await levers.control("/control/callbacks/send", {"out_trade_no": number(before)})
+    assert [each["status"] for each in told["callbacks"]] == [204 if channel == "wechat" else 200]
+    assert await status_of(lab.service, before.body["payment_id"]) == "SUCCEEDED"
+    assert (await lab.pay(channel, product)).status == 201
+    now[0] += 61
+    await lab.refresh.fetch_keys()
+    asked = (await levers.control("/control/statistics"))["requests"]
+    assert asked["certificates" if channel == "wechat" else "certificate"] == 2
+    actors = await lab.service.rows(
+        "SELECT actor FROM audit_log WHERE action = 'channel_account.rotate' AND subject = $1",
+        str(line.account.account_id),
+    )
+    assert [row["actor"] for row in actors] == ["channel"]
 
 
 async def test_the_settings_account_is_taken_once_and_an_operators_change_stands(

@@ -49,6 +49,7 @@ class Line:
         self.channel, self.merchant_id, self.active, self.version = channel, merchant_id, active, version
         name = str(channel.account.account_id or channel.capabilities.channel)
         self.guard = guard or Guard(name, Limits())
+        self.unknown_key = ""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -92,8 +93,11 @@ class Line:
         return await self._call(lambda: channel.query_refund(refund_no, attempt_no))
 
     def verify(self, headers: Mapping[str, str], body: bytes, now: dt.datetime) -> Notice | Unverified:
-        """See PaymentChannel; no call, so no guard."""
-        return self.channel.verify(headers, body, now)
+        """See PaymentChannel; no call, so no guard. A key that we do not have is remembered for the refresh."""
+        said = self.channel.verify(headers, body, now)
+        if isinstance(said, Unverified) and said.unknown_key:
+            self.unknown_key = said.unknown_key
+        return said
 
     def acknowledge(self, *, accepted: bool) -> Acknowledgement:
         """See PaymentChannel."""
@@ -109,4 +113,6 @@ class Line:
             said = await make()
         finally:
             self.guard.heard(said)
+        if isinstance(said, Trouble) and said.kind is Kind.UNVERIFIED and said.code:
+            self.unknown_key = said.code
         return said

@@ -191,9 +191,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unverified:
-    """A callback that proves nothing; `reason` is for a counter, not for the sender."""
+    """A callback that proves nothing; `reason` is for a counter, not for the sender.
+
+    `unknown_key` names the key that it claims to be signed with when that key is not ours.
+    """
 
     reason: str
+    unknown_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +295,15 @@ class RefundChannel(Protocol):
 
     async def query_refund(self, refund_no: str, attempt_no: str) -> RefundSaid:
         """Ask what has become of a refund."""
+        ...
+
+
+@runtime_checkable
+class KeySource(Protocol):
+    """A channel that hands out its own keys, sealed or certified, so that a new one need not be brought by hand."""
+
+    async def fetch_keys(self, unknown: str) -> Mapping[str, str] | Trouble:
+        """Keys by name as PEM, at best the unknown one among them; who takes them over checks them anew."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ import structlog
 from defray_kernel.clock import Clock
 from defray_kernel.money import MINOR_MAX
 from defray_payment.channels import call
-from defray_payment.channels.alipay import refusals, signing, wire
+from defray_payment.channels.alipay import keys, refusals, signing, wire
 from defray_payment.channels.alipay.keys import AlipayKeys
 from defray_payment.channels.alipay.wire import Node
 from defray_payment.channels.spi import (
@@ -157,6 +158,22 @@ class AlipayChannel:
         """Exactly `success`, in lower case with nothing around it; anything else is a refusal."""
         return _ACCEPTED if accepted else _REFUSED
 
+    async def fetch_keys(self, unknown: str) -> Mapping[str, str] | Trouble:
+        """The certificate of this number; it proves itself by its chain to the pinned root. Nothing in public-key mode."""
+        if self._keys.app_cert_sn is None:
+            return {}
+        reply = await self._send("alipay.open.app.alipaycert.download", {"alipay_cert_sn": unknown})
+        if isinstance(reply, Trouble):
+            return reply
+        # It may be signed with the very key that is asked for.
+        told = signing.read_reply(self._keys, reply.body) if reply.status == 200 else None
+        node = None if told is None else wire.read_node(told.node)
+        pem = None if node is None else keys.named(node.alipay_cert_content or "", unknown)
+        if pem is None:
+            return PROTOCOL
+        _log.warning("alipay_certificate_fetched", wanted=unknown)
+        return {unknown: pem}
+
     async def _signed(
         self, method: str, content: Mapping[str, object], *, notify: bool = False, return_url: str | None = None
     ) -> dict[str, str]:
@@ -191,9 +208,13 @@ class AlipayChannel:
         notify: bool = False,
     ) -> Node | Trouble:
         """One request; the node of a verified success (or of a payment that waits for the payer)."""
+        reply = await self._send(method, content, notify=notify)
+        return reply if isinstance(reply, Trouble) else self._judged(operation, method, reply, definite=definite)
+
+    async def _send(self, method: str, content: Mapping[str, object], *, notify: bool = False) -> call.Reply | Trouble:
         parameters = await self._signed(method, content, notify=notify)
         body = urlencode({"biz_content": parameters.pop("biz_content")}).encode()
-        reply = await call.exchange(
+        return await call.exchange(
             self._session,
             "POST",
             f"{self._gateway}?{urlencode(parameters)}",
@@ -206,7 +227,6 @@ class AlipayChannel:
             data=body,
             deadline=self._timeout,
         )
-        return reply if isinstance(reply, Trouble) else self._judged(operation, method, reply, definite=definite)
 
     def _judged(self, operation: Operation, method: str, reply: call.Reply, *, definite: bool) -> Node | Trouble:
         if reply.status == 429:
@@ -225,7 +245,7 @@ class AlipayChannel:
             return PROTOCOL
         if not told.verified:
             _log.error("channel_reply_unverified", channel=wire.CHANNEL, operation=operation)
-            return UNVERIFIED
+            return replace(UNVERIFIED, code=told.unknown_key)
         node = wire.read_node(told.node)
         if node is None or told.name != f"{method.replace('.', '_')}_response":
             return PROTOCOL

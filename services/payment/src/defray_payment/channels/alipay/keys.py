@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 from collections.abc import Mapping
@@ -76,6 +77,17 @@ def load(
         )
     except OSError as error:
         raise ConfigInvalid(f"an Alipay key file cannot be read: {type(error).__name__}") from None
+
+
+def named(content: str, wanted: str) -> str | None:
+    """The PEM of a downloaded certificate (base64 of a bundle) when it has the wanted number; its chain is checked when
+    it is taken over.
+    """
+    try:
+        pem = base64.b64decode(content, validate=True)
+        return pem.decode("ascii") if certificate_sn(_certificates(pem)[0]) == wanted else None
+    except (ValueError, ConfigInvalid):
+        return None
 
 
 def certificate_sn(certificate: x509.Certificate) -> str:

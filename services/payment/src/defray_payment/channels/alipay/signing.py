@@ -51,6 +51,7 @@ class Reply:
     name: str
     node: str
     verified: bool
+    unknown_key: str = ""
 
 
 def read_reply(keys: AlipayKeys, body: bytes) -> Reply | None:
@@ -68,7 +69,8 @@ def read_reply(keys: AlipayKeys, body: bytes) -> Reply | None:
         verified = False  # in certificate mode a reply names its certificate
     else:
         verified = verifies(keys, node.encode(), signature or "", cert_sn if keys.app_cert_sn is not None else None)
-    return Reply(name=nodes[0], node=node, verified=verified)
+    unknown = cert_sn if keys.app_cert_sn is not None and cert_sn is not None and cert_sn not in keys.alipay else ""
+    return Reply(name=nodes[0], node=node, verified=verified, unknown_key=unknown[:64])
 
 
 def read_form(body: bytes) -> dict[str, str] | None:

@@ -81,6 +81,7 @@ class Node(msgspec.Struct, frozen=True):
     out_request_no: str | None = None
     refund_status: str | None = None
     refund_amount: str | None = None
+    alipay_cert_content: str | None = None
 
 
 _node = msgspec.json.Decoder(Node).decode

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
@@ -73,6 +73,7 @@ class _Answer:
     body: bytes
     verified: bool
     retry_after_s: float | None
+    unknown_key: str
 
 
 class WechatChannel:
@@ -150,7 +151,9 @@ class WechatChannel:
         """Judge a callback by signature, freshness and seal; no I/O, no clock but `now`."""
         fault = signing.fault(self._keys, headers, body, now)
         if fault is not None:
-            return Unverified(reason=fault)
+            return Unverified(
+                reason=fault, unknown_key=headers["wechatpay-serial"] if fault == "unknown_serial" else ""
+            )
         callback = wire.read_callback(body)
         if callback is None:
             return Unverified(reason="shape")
@@ -189,7 +192,38 @@ class WechatChannel:
             return PaymentView(attempt_no=attempt_no, report=Report.CLOSED) if answer.verified else UNVERIFIED
         return _trouble(answer, definite=False)
 
+    async def fetch_keys(self, unknown: str) -> Mapping[str, str] | Trouble:
+        """The platform certificates, which come sealed under the APIv3 key; nothing in public-key mode."""
+        if not self._keys.certified:
+            return {}
+        answer = await self._ask("fetch_keys", "GET", wire.CERTIFICATES, b"")
+        if isinstance(answer, Trouble):
+            return answer
+        sealed = wire.read_certificates(answer.body) if answer.status == 200 else None
+        if sealed is None:
+            return PROTOCOL
+        found: dict[str, str] = {}
+        for serial, each in sealed.items():
+            pem = signing.unseal(
+                self._keys,
+                nonce=each.nonce,
+                ciphertext=each.ciphertext,
+                associated_data=each.associated_data or "",
+            )
+            if pem is None:
+                return UNVERIFIED
+            found[serial] = pem.decode("ascii", "replace")
+        _log.warning("platform_certificates_fetched", wanted=unknown[:64], serials=sorted(found))
+        return found
+
     async def _exchange(self, operation: str, method: str, target: str, body: bytes) -> _Answer | Trouble:
+        """One request; a success that is signed with a key we do not have proves nothing, and names that key."""
+        answer = await self._ask(operation, method, target, body)
+        if isinstance(answer, _Answer) and answer.unknown_key and answer.status < 300:
+            return replace(UNVERIFIED, code=answer.unknown_key)
+        return answer
+
+    async def _ask(self, operation: str, method: str, target: str, body: bytes) -> _Answer | Trouble:
         headers = await self._headers(method, target, body)
         reply = await call.exchange(
             self._session,
@@ -202,10 +236,17 @@ class WechatChannel:
         )
         if isinstance(reply, Trouble):
             return reply
-        verified = signing.fault(self._keys, reply.headers, reply.body, self._clock.real()) is None
+        fault = signing.fault(self._keys, reply.headers, reply.body, self._clock.real())
+        verified = fault is None
         if not verified and reply.status < 300:
             _log.error("channel_reply_unverified", channel=wire.CHANNEL, operation=operation)
-        return _Answer(status=reply.status, body=reply.body, verified=verified, retry_after_s=reply.retry_after_s)
+        return _Answer(
+            status=reply.status,
+            body=reply.body,
+            verified=verified,
+            retry_after_s=reply.retry_after_s,
+            unknown_key=reply.headers["wechatpay-serial"] if fault == "unknown_serial" else "",
+        )
 
     async def _headers(self, method: str, target: str, body: bytes) -> dict[str, str]:
         # The private key operation gives up the interpreter lock; the loop goes on meanwhile.

@@ -24,7 +24,7 @@ _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
 class WechatKeys:
     """`platform` maps the serial or public-key id to its key: two while one replaces the other.
 
-    `newest` names the key that replies to us should be signed with.
+    `newest` names the key that replies to us should be signed with; `certified` says that some are certificates.
     """
 
     merchant_private: RSAPrivateKey = field(repr=False)
@@ -32,6 +32,7 @@ class WechatKeys:
     platform: Mapping[str, RSAPublicKey] = field(repr=False)
     newest: str
     apiv3: AESGCM = field(repr=False)
+    certified: bool = False
 
 
 def parse(*, merchant_private: bytes, merchant_serial: str, platform: Mapping[str, bytes], apiv3: bytes) -> WechatKeys:
@@ -62,6 +63,7 @@ def parse(*, merchant_private: bytes, merchant_serial: str, platform: Mapping[st
         platform=keys,
         newest=max(ranks.values())[2],
         apiv3=AESGCM(apiv3),
+        certified=any(_CERTIFICATE in pem for pem in platform.values()),
     )
 
 

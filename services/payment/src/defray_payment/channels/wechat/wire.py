@@ -29,6 +29,7 @@ from defray_payment.domain.reports import ChannelAccount, RefundReport, Report
 
 CHANNEL: Final = "wechat"
 TRANSACTIONS: Final = "/v3/pay/transactions"
+CERTIFICATES: Final = "/v3/certificates"
 REFUNDS: Final = "/v3/refund/domestic/refunds"
 _PREPAY_LIVES: Final = dt.timedelta(hours=2)
 _H5_LIVES: Final = dt.timedelta(minutes=5)
@@ -67,7 +68,7 @@ _DECLINED: Final = frozenset({"USERACCOUNTABNORMAL", "REQUESTBLOCKED"})
 _NO_FUNDS: Final = frozenset({"NOTENOUGH"})
 
 
-class _Resource(msgspec.Struct, frozen=True):
+class Resource(msgspec.Struct, frozen=True):
     algorithm: str
     ciphertext: str
     nonce: str
@@ -79,7 +80,7 @@ class Callback(msgspec.Struct, frozen=True):
 
     id: str
     event_type: str
-    resource: _Resource
+    resource: Resource
 
 
 class _Amount(msgspec.Struct, frozen=True):
@@ -119,6 +120,16 @@ class _Refusal(msgspec.Struct, frozen=True):
     code: str
 
 
+class _Certificate(msgspec.Struct, frozen=True):
+    serial_no: str
+    encrypt_certificate: Resource
+
+
+class _Certificates(msgspec.Struct, frozen=True):
+    data: list[_Certificate]
+
+
+_certificates = msgspec.json.Decoder(_Certificates).decode
 _callback = msgspec.json.Decoder(Callback).decode
 _transaction = msgspec.json.Decoder(_Transaction).decode
 _refund = msgspec.json.Decoder(_Refund).decode
@@ -263,6 +274,15 @@ def read_transaction(body: bytes) -> PaymentView | None:
         channel_txn_id=told.transaction_id if _TXN_ID.fullmatch(told.transaction_id or "") else None,
         paid_at=_time(told.success_time),
     )
+
+
+def read_certificates(body: bytes) -> dict[str, Resource] | None:
+    """The sealed platform certificates by serial; None when it does not read."""
+    try:
+        told = _certificates(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return {each.serial_no: each.encrypt_certificate for each in told.data if _PLAIN.fullmatch(each.serial_no)}
 
 
 def read_callback(body: bytes) -> Callback | None:
