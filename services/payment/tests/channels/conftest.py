@@ -15,11 +15,13 @@ import pytest_asyncio
 from cryptography import x509
 
 from defray_kernel.clock import SystemClock
+from defray_kernel.crypto import Envelope
 from defray_kernel.ids import uuid7
 from defray_kernel.money import Money
 from defray_payment import wiring
 from defray_payment.channels.alipay import keys as alipay_keys
 from defray_payment.channels.alipay.channel import AlipayChannel
+from defray_payment.channels.build import Builder, Secrets
 from defray_payment.channels.spi import (
     CreatePayment,
     NextAction,
@@ -33,8 +35,12 @@ from defray_payment.channels.spi import (
 )
 from defray_payment.channels.wechat import keys as wechat_keys
 from defray_payment.channels.wechat.channel import WechatChannel
+from defray_payment.commands import manage_accounts
+from defray_payment.commands.manage_accounts import AddAccount
 from defray_payment.domain.attempt import number_of
 from defray_payment.domain.reports import ChannelAccount
+from defray_payment.entrypoints.account_refresh import AccountRefresh
+from defray_payment.entrypoints.accounts import AccountDesk
 from defray_sandbox.simulators.process import (
     ALIPAY_APP_ID,
     ALIPAY_SELLER_ID,
@@ -44,6 +50,9 @@ from defray_sandbox.simulators.process import (
     Simulator,
     WechatSimulator,
 )
+
+from ..conftest import TIMEOUT_S as SERVICE_TIMEOUT_S  # noqa: TID252 - the tests of one service
+from ..conftest import Answer, Service  # noqa: TID252
 
 CLOCK = SystemClock()
 TIMEOUT_S = 1.0
@@ -268,3 +277,94 @@ async def side(request: pytest.FixtureRequest, processes: dict[str, Simulator]) 
             mode=request.param, channel=channel_of(request.param, levers, session), simulator=levers, session=session
         )
     await levers.__aexit__()
+
+
+class Lab:
+    """The running service, both channels, and an operator's desk."""
+
+    def __init__(self, service: Service, wechat: Simulator, alipay: Simulator, refresh: AccountRefresh) -> None:
+        self.service, self.wechat, self.alipay, self.refresh = service, wechat, alipay, refresh
+        self.envelope = refresh.envelope
+        self.desk = AccountDesk(
+            database=service.database, clock=service.clock, envelope=refresh.envelope, tls_only=False
+        )
+
+    def alipay_wish(self, *, only: int | None = None, **changes: Any) -> AddAccount:  # noqa: ANN401
+        folder = self.alipay.keys_dir
+        keys = {
+            f"k{n}": (folder / f"alipay_public{suffix}.pem").read_text()
+            for n, suffix in enumerate(("", "_2"), 1)
+            if only in {None, n}
+        }
+        values: dict[str, Any] = {
+            "channel": "alipay",
+            "merchant_id": None,
+            "merchant_ref": ALIPAY_SELLER_ID,
+            "app_ref": ALIPAY_APP_ID,
+            "base_url": f"{self.alipay.base_url}/gateway.do",
+            "secrets": Secrets(private_key=(folder / "app_private.pem").read_text(), verify_keys=keys),
+            "actor": "ann",
+        }
+        return AddAccount(**(values | changes))
+
+    def wechat_wish(self, **changes: Any) -> AddAccount:  # noqa: ANN401
+        folder = self.wechat.keys_dir
+        serials = {suffix: (folder / f"platform_serial{suffix}.txt").read_text() for suffix in ("", "_2")}
+        values: dict[str, Any] = {
+            "channel": "wechat",
+            "merchant_id": None,
+            "merchant_ref": MCHID,
+            "app_ref": APPID,
+            "base_url": self.wechat.base_url,
+            "secrets": Secrets(
+                private_key=(folder / "merchant_private.pem").read_text(),
+                verify_keys={
+                    serial: (folder / f"platform_public{suffix}.pem").read_text() for suffix, serial in serials.items()
+                },
+                serial=(folder / "merchant_serial.txt").read_text(),
+                seal_key=(folder / "apiv3_key.txt").read_text(),
+            ),
+            "actor": "ann",
+        }
+        return AddAccount(**(values | changes))
+
+    async def add(self, wish: AddAccount) -> Any:  # noqa: ANN401 - an id or a refusal
+        async with self.service.database.transaction() as tx:
+            added = await manage_accounts.add(wish, tx, self.service.clock, envelope=self.envelope, tls_only=False)
+        await self.refresh.refresh()
+        return added
+
+    async def pay(self, channel: str, product: str, **more: object) -> Answer:
+        return await self.service.pay(self.service.order(), channel=channel, product=product, **more)
+
+
+async def _levers(running: Simulator) -> Simulator:
+    ports = [urlsplit(url).port or 0 for url in (running.base_url, running.control_url)]
+    levers = type(running)(running.folder, ports=(ports[0], ports[1]))
+    await levers.control("/control/reset", {})
+    generation: dict[str, object] = {"callback_generation": 1, "certificate_generation": 1, "public_key_percent": 100}
+    await levers.control("/control/keys", generation if isinstance(running, WechatSimulator) else {"generation": 1})
+    return levers
+
+
+@pytest_asyncio.fixture
+async def lab(service: Service, processes: dict[str, Simulator], envelope: Envelope) -> AsyncIterator[Lab]:
+    wechat, alipay = await _levers(processes["wechat"]), await _levers(processes["alipay"])
+    assert isinstance(alipay, AlipaySimulator)
+    async with wiring.channel_session() as session:
+        builder = Builder(
+            session=session,
+            notify_base_url=service.url,
+            clock=service.clock,
+            timeout_s=SERVICE_TIMEOUT_S,
+            tls_only=False,
+        )
+        service.channels.replace([])
+        yield Lab(
+            service,
+            wechat,
+            alipay,
+            AccountRefresh(database=service.database, envelope=envelope, builder=builder, channels=service.channels),
+        )
+    for levers in (wechat, alipay):
+        await levers.__aexit__()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .test_accounts import Lab, lab  # noqa: F401 - a fixture
+from .conftest import Lab
 
 CHANNELS = ("wechat", "alipay")
 ACCEPTED = {"wechat": (204, b""), "alipay": (200, b"success")}
@@ -19,7 +19,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def begun(lab: Lab, name: str) -> tuple[str, str]:  # noqa: F811
+async def begun(lab: Lab, name: str) -> tuple[str, str]:
     """A payment that is paid at the channel, of which nobody was told: its id and attempt number."""
     if not lab.service.channels.lines:
         await lab.add(lab.alipay_wish())
@@ -32,25 +32,25 @@ async def begun(lab: Lab, name: str) -> tuple[str, str]:  # noqa: F811
     return answer.body["payment_id"], number
 
 
-async def heard(lab: Lab, name: str, number: str, *kinds: str, **overrides: object) -> list[Any]:  # noqa: F811
+async def heard(lab: Lab, name: str, number: str, *kinds: str, **overrides: object) -> list[Any]:
     wish: dict[str, object] = {"out_trade_no": number, "kinds": list(kinds or ("genuine",)), "dry_run": True}
     if overrides:
         wish["overrides"] = overrides
     return list((await getattr(lab, name).control("/control/callbacks/send", wish))["callbacks"])
 
 
-async def post(lab: Lab, name: str, callback: Any, body: str | None = None) -> tuple[int, bytes]:  # noqa: ANN401, F811
+async def post(lab: Lab, name: str, callback: Any, body: str | None = None) -> tuple[int, bytes]:  # noqa: ANN401
     url = f"{lab.service.url}/v1/webhooks/{name}"
     raw = (callback["body"] if body is None else body).encode()
     async with lab.service.http.post(url, data=raw, headers=callback["headers"]) as reply:
         return reply.status, await reply.read()
 
 
-async def rows(lab: Lab) -> dict[str, int]:  # noqa: F811
+async def rows(lab: Lab) -> dict[str, int]:
     return {table: (await lab.service.rows(f"SELECT count(*) AS n FROM {table}"))[0]["n"] for table in TABLES}
 
 
-async def test_a_hundred_identical_callbacks_at_once_are_one_payment(lab: Lab, name: str) -> None:  # noqa: F811
+async def test_a_hundred_identical_callbacks_at_once_are_one_payment(lab: Lab, name: str) -> None:
     payment_id, number = await begun(lab, name)
     (callback,) = await heard(lab, name, number)
     replies = await asyncio.gather(*(post(lab, name, callback) for _ in range(100)))
@@ -62,7 +62,7 @@ async def test_a_hundred_identical_callbacks_at_once_are_one_payment(lab: Lab, n
     assert (await lab.service.get(payment_id)).body["status"] == "SUCCEEDED"
 
 
-async def test_what_proves_nothing_changes_no_row_and_is_refused(lab: Lab, name: str) -> None:  # noqa: F811
+async def test_what_proves_nothing_changes_no_row_and_is_refused(lab: Lab, name: str) -> None:
     _, number = await begun(lab, name)
     kinds = {
         "wechat": ["tampered", "probe", "forged_key", "unknown_serial", "stale", "future", "no_signature"],
@@ -98,7 +98,7 @@ LIES: dict[str, dict[str, dict[str, object]]] = {
 }
 
 
-async def test_a_lie_moves_nothing_and_is_put_before_a_person(lab: Lab, name: str) -> None:  # noqa: F811
+async def test_a_lie_moves_nothing_and_is_put_before_a_person(lab: Lab, name: str) -> None:
     for reason, lie in LIES[name].items():
         payment_id, number = await begun(lab, name)
         (callback,) = await heard(lab, name, number, **lie)
@@ -107,7 +107,7 @@ async def test_a_lie_moves_nothing_and_is_put_before_a_person(lab: Lab, name: st
         assert (await lab.service.cases())[-1] == reason
 
 
-async def test_money_after_the_payment_was_closed_is_never_dropped(lab: Lab, name: str) -> None:  # noqa: F811
+async def test_money_after_the_payment_was_closed_is_never_dropped(lab: Lab, name: str) -> None:
     payment_id, number = await begun(lab, name)
     await lab.service.rows("UPDATE payment SET status = 'CLOSED' RETURNING payment_id")
     (callback,) = await heard(lab, name, number)
@@ -115,7 +115,7 @@ async def test_money_after_the_payment_was_closed_is_never_dropped(lab: Lab, nam
     assert (await lab.service.get(payment_id)).body["status"] == "SUCCEEDED"  # the order is open: it is kept
 
 
-async def test_a_refund_notice_does_not_read_as_a_payment_and_not_as_a_failure(lab: Lab) -> None:  # noqa: F811
+async def test_a_refund_notice_does_not_read_as_a_payment_and_not_as_a_failure(lab: Lab) -> None:
     _, number = await begun(lab, "alipay")
     for state in ("TRADE_SUCCESS", "TRADE_CLOSED"):
         (callback,) = await heard(
@@ -133,7 +133,7 @@ async def test_a_refund_notice_does_not_read_as_a_payment_and_not_as_a_failure(l
     assert [row["to_status"] for row in moved] == ["CREATED", "PENDING"]
 
 
-async def test_a_database_that_is_away_is_a_refusal_never_a_success(lab: Lab, name: str) -> None:  # noqa: F811
+async def test_a_database_that_is_away_is_a_refusal_never_a_success(lab: Lab, name: str) -> None:
     payment_id, number = await begun(lab, name)
     (callback,) = await heard(lab, name, number)
     async with lab.service.database.transaction() as tx:
