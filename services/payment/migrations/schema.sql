@@ -13,6 +13,7 @@ CREATE TABLE attempt (
   action_expires_at timestamp with time zone,
   created_at timestamp with time zone NOT NULL,
   updated_at timestamp with time zone NOT NULL,
+  asked_at timestamp with time zone,
   account_id uuid,
   payer_sealed bytea,
   CONSTRAINT attempt_action_sealed_check CHECK ((length(action_sealed) <= 16384)),
@@ -74,6 +75,20 @@ CREATE TABLE callback (
   CONSTRAINT callback_pkey PRIMARY KEY (channel, callback_id)
 );
 GRANT INSERT, SELECT ON callback TO defray_payment;
+
+CREATE TABLE case_note (
+  note_id uuid NOT NULL,
+  case_id uuid NOT NULL,
+  author text NOT NULL,
+  text text NOT NULL,
+  written_at timestamp with time zone NOT NULL,
+  CONSTRAINT case_note_author_check CHECK (((length(author) >= 1) AND (length(author) <= 200))),
+  CONSTRAINT case_note_text_check CHECK (((length(text) >= 1) AND (length(text) <= 2000))),
+  CONSTRAINT case_note_case_id_fkey FOREIGN KEY (case_id) REFERENCES exception_case(case_id),
+  CONSTRAINT case_note_pkey PRIMARY KEY (note_id)
+);
+CREATE INDEX case_note_case ON case_note USING btree (case_id, note_id);
+GRANT INSERT, SELECT ON case_note TO defray_payment;
 
 CREATE TABLE channel_account (
   account_id uuid NOT NULL,
@@ -184,18 +199,23 @@ CREATE TABLE exception_case (
   resolved_at timestamp with time zone,
   resolved_by text,
   resolution text,
+  refund_id uuid,
+  owner text,
+  claimed_at timestamp with time zone,
   CONSTRAINT exception_case_attempt_no_check CHECK (((length(attempt_no) >= 1) AND (length(attempt_no) <= 64))),
   CONSTRAINT exception_case_cause_check CHECK (((length(cause) >= 1) AND (length(cause) <= 200))),
   CONSTRAINT exception_case_check CHECK (((state = 'RESOLVED'::text) = ((resolved_at IS NOT NULL) AND (resolved_by IS NOT NULL) AND (resolution IS NOT NULL)))),
+  CONSTRAINT exception_case_owned CHECK ((((owner IS NULL) = (claimed_at IS NULL)) AND ((state <> 'CLAIMED'::text) OR (owner IS NOT NULL)) AND ((state <> 'OPEN'::text) OR (owner IS NULL)))),
+  CONSTRAINT exception_case_owner_check CHECK (((length(owner) >= 1) AND (length(owner) <= 200))),
   CONSTRAINT exception_case_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 64))),
   CONSTRAINT exception_case_resolution_check CHECK (((length(resolution) >= 1) AND (length(resolution) <= 500))),
   CONSTRAINT exception_case_resolved_by_check CHECK (((length(resolved_by) >= 1) AND (length(resolved_by) <= 200))),
-  CONSTRAINT exception_case_state_check CHECK ((state = ANY (ARRAY['OPEN'::text, 'RESOLVED'::text]))),
+  CONSTRAINT exception_case_state_check CHECK ((state = ANY (ARRAY['OPEN'::text, 'CLAIMED'::text, 'RESOLVED'::text]))),
   CONSTRAINT exception_case_pkey PRIMARY KEY (case_id),
   CONSTRAINT exception_case_payment_id_reason_cause_key UNIQUE NULLS NOT DISTINCT (payment_id, reason, cause)
 );
-CREATE INDEX exception_case_open ON exception_case USING btree (case_id) WHERE (state = 'OPEN'::text);
-GRANT INSERT, SELECT, UPDATE (state, resolved_at, resolved_by, resolution) ON exception_case TO defray_payment;
+CREATE INDEX exception_case_unresolved ON exception_case USING btree (case_id) WHERE (state <> 'RESOLVED'::text);
+GRANT INSERT, SELECT, UPDATE (state, resolved_at, resolved_by, resolution, owner, claimed_at) ON exception_case TO defray_payment;
 
 CREATE TABLE idempotency_key (
   scope text NOT NULL,
@@ -375,6 +395,8 @@ CREATE TABLE payment (
   event_seq bigint NOT NULL,
   created_at timestamp with time zone NOT NULL,
   updated_at timestamp with time zone NOT NULL,
+  refund_reserved_minor bigint DEFAULT 0 NOT NULL,
+  refunded_minor bigint DEFAULT 0 NOT NULL,
   CONSTRAINT payment_amount_minor_check CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000'::bigint))),
   CONSTRAINT payment_attempt_no_check CHECK ((attempt_no ~ '^[0-9A-Z]{26}$'::text)),
   CONSTRAINT payment_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 32))),
@@ -390,12 +412,14 @@ CREATE TABLE payment (
   CONSTRAINT payment_failure_code_check CHECK (((length(failure_code) >= 1) AND (length(failure_code) <= 64))),
   CONSTRAINT payment_paid_minor_check CHECK (((paid_minor >= 1) AND (paid_minor <= '1000000000000'::bigint))),
   CONSTRAINT payment_product_check CHECK (((length(product) >= 1) AND (length(product) <= 32))),
+  CONSTRAINT payment_refunds_within_paid CHECK (((0 <= refunded_minor) AND (refunded_minor <= refund_reserved_minor) AND (refund_reserved_minor <= COALESCE(paid_minor, (0)::bigint)))),
   CONSTRAINT payment_status_check CHECK ((status = ANY (ARRAY['CREATED'::text, 'PENDING'::text, 'AUTHORIZED'::text, 'SUCCEEDED'::text, 'FAILED'::text, 'CLOSED'::text, 'PAID_LATE'::text, 'DUPLICATE'::text]))),
   CONSTRAINT payment_version_check CHECK ((version > 0)),
   CONSTRAINT payment_order_id_fkey FOREIGN KEY (order_id) REFERENCES payable(order_id),
   CONSTRAINT payment_pkey PRIMARY KEY (payment_id)
 );
 CREATE UNIQUE INDEX payment_channel_txn ON payment USING btree (channel, channel_txn_id) WHERE (channel_txn_id IS NOT NULL);
+CREATE INDEX payment_merchant ON payment USING btree (merchant_id, created_at, payment_id);
 CREATE UNIQUE INDEX payment_one_live ON payment USING btree (order_id, channel, product) WHERE (status = ANY (ARRAY['CREATED'::text, 'PENDING'::text, 'AUTHORIZED'::text]));
 CREATE UNIQUE INDEX payment_one_success ON payment USING btree (order_id) WHERE (status = 'SUCCEEDED'::text);
 CREATE INDEX payment_order ON payment USING btree (order_id);
@@ -416,6 +440,105 @@ CREATE TABLE payment_transition (
   CONSTRAINT payment_transition_pkey PRIMARY KEY (payment_id, version)
 );
 GRANT INSERT, SELECT ON payment_transition TO defray_payment;
+
+CREATE TABLE refund (
+  refund_id uuid NOT NULL,
+  payment_id uuid NOT NULL,
+  order_id uuid NOT NULL,
+  merchant_id uuid NOT NULL,
+  channel text NOT NULL,
+  account_id uuid,
+  attempt_no text NOT NULL,
+  channel_txn_id text NOT NULL,
+  total_minor bigint NOT NULL,
+  amount_minor bigint NOT NULL,
+  currency text NOT NULL,
+  reason text NOT NULL,
+  note text NOT NULL,
+  refund_no text NOT NULL,
+  status text NOT NULL,
+  doubt boolean NOT NULL,
+  query_count integer DEFAULT 0 NOT NULL,
+  next_query_at timestamp with time zone,
+  channel_refund_id text,
+  done_at timestamp with time zone,
+  failure_code text,
+  correlation_id text NOT NULL,
+  version bigint NOT NULL,
+  event_seq bigint NOT NULL,
+  created_at timestamp with time zone NOT NULL,
+  updated_at timestamp with time zone NOT NULL,
+  CONSTRAINT refund_amount_minor_check CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT refund_attempt_no_check CHECK ((attempt_no ~ '^[0-9A-Z]{26}$'::text)),
+  CONSTRAINT refund_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 32))),
+  CONSTRAINT refund_channel_refund_id_check CHECK (((length(channel_refund_id) >= 1) AND (length(channel_refund_id) <= 64))),
+  CONSTRAINT refund_channel_txn_id_check CHECK (((length(channel_txn_id) >= 1) AND (length(channel_txn_id) <= 64))),
+  CONSTRAINT refund_check CHECK ((amount_minor <= total_minor)),
+  CONSTRAINT refund_check1 CHECK (((status = 'SUCCEEDED'::text) = (done_at IS NOT NULL))),
+  CONSTRAINT refund_check2 CHECK (((status = 'FAILED'::text) = (failure_code IS NOT NULL))),
+  CONSTRAINT refund_check3 CHECK (((status <> ALL (ARRAY['SUCCEEDED'::text, 'FAILED'::text])) OR (next_query_at IS NULL))),
+  CONSTRAINT refund_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 200))),
+  CONSTRAINT refund_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+  CONSTRAINT refund_event_seq_check CHECK ((event_seq > 0)),
+  CONSTRAINT refund_failure_code_check CHECK (((length(failure_code) >= 1) AND (length(failure_code) <= 64))),
+  CONSTRAINT refund_note_check CHECK (((length(note) >= 1) AND (length(note) <= 80))),
+  CONSTRAINT refund_query_count_check CHECK ((query_count >= 0)),
+  CONSTRAINT refund_reason_check CHECK ((reason = ANY (ARRAY['merchant'::text, 'late'::text, 'duplicate'::text, 'mismatch'::text]))),
+  CONSTRAINT refund_refund_no_check CHECK ((refund_no ~ '^[0-9A-Z]{26}$'::text)),
+  CONSTRAINT refund_status_check CHECK ((status = ANY (ARRAY['REQUESTED'::text, 'PROCESSING'::text, 'SUCCEEDED'::text, 'FAILED'::text, 'ABNORMAL'::text]))),
+  CONSTRAINT refund_total_minor_check CHECK (((total_minor >= 1) AND (total_minor <= '1000000000000'::bigint))),
+  CONSTRAINT refund_version_check CHECK ((version > 0)),
+  CONSTRAINT refund_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES payment(payment_id),
+  CONSTRAINT refund_pkey PRIMARY KEY (refund_id),
+  CONSTRAINT refund_refund_no_key UNIQUE (refund_no)
+) WITH (fillfactor=80);
+CREATE INDEX refund_due ON refund USING btree (next_query_at) WHERE (next_query_at IS NOT NULL);
+CREATE INDEX refund_payment ON refund USING btree (payment_id, refund_id);
+CREATE UNIQUE INDEX refund_sent_back ON refund USING btree (payment_id, reason) WHERE (reason <> 'merchant'::text);
+GRANT INSERT, SELECT, UPDATE ON refund TO defray_payment;
+
+CREATE TABLE refund_evidence (
+  evidence_id uuid NOT NULL,
+  channel text NOT NULL,
+  refund_no text,
+  refund_id uuid,
+  source text NOT NULL,
+  cause text NOT NULL,
+  report text NOT NULL,
+  native_state text NOT NULL,
+  claim text NOT NULL,
+  checks text NOT NULL,
+  verdict text NOT NULL,
+  recorded_at timestamp with time zone NOT NULL,
+  CONSTRAINT refund_evidence_cause_check CHECK (((length(cause) >= 1) AND (length(cause) <= 200))),
+  CONSTRAINT refund_evidence_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 32))),
+  CONSTRAINT refund_evidence_checks_check CHECK ((length(checks) <= 8192)),
+  CONSTRAINT refund_evidence_claim_check CHECK ((length(claim) <= 4096)),
+  CONSTRAINT refund_evidence_native_state_check CHECK ((length(native_state) <= 64)),
+  CONSTRAINT refund_evidence_refund_no_check CHECK (((length(refund_no) >= 1) AND (length(refund_no) <= 64))),
+  CONSTRAINT refund_evidence_report_check CHECK (((length(report) >= 1) AND (length(report) <= 32))),
+  CONSTRAINT refund_evidence_source_check CHECK ((source = ANY (ARRAY['callback'::text, 'query'::text, 'create'::text]))),
+  CONSTRAINT refund_evidence_verdict_check CHECK (((length(verdict) >= 1) AND (length(verdict) <= 64))),
+  CONSTRAINT refund_evidence_pkey PRIMARY KEY (evidence_id)
+);
+CREATE INDEX refund_evidence_refund ON refund_evidence USING btree (refund_id) WHERE (refund_id IS NOT NULL);
+GRANT INSERT, SELECT ON refund_evidence TO defray_payment;
+
+CREATE TABLE refund_transition (
+  refund_id uuid NOT NULL,
+  version bigint NOT NULL,
+  from_status text,
+  to_status text NOT NULL,
+  cause text NOT NULL,
+  correlation_id text NOT NULL,
+  at timestamp with time zone NOT NULL,
+  CONSTRAINT refund_transition_cause_check CHECK (((length(cause) >= 1) AND (length(cause) <= 200))),
+  CONSTRAINT refund_transition_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 200))),
+  CONSTRAINT refund_transition_from_status_check CHECK (((length(from_status) >= 1) AND (length(from_status) <= 32))),
+  CONSTRAINT refund_transition_to_status_check CHECK (((length(to_status) >= 1) AND (length(to_status) <= 32))),
+  CONSTRAINT refund_transition_pkey PRIMARY KEY (refund_id, version)
+);
+GRANT INSERT, SELECT ON refund_transition TO defray_payment;
 
 CREATE TABLE schema_history (
   source text NOT NULL,

@@ -8,7 +8,7 @@ import json
 import logging as stdlib_logging
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +33,13 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.problems import registry
 from defray_kernel.server import Listener
 from defray_kernel.testing.eventually import eventually
-from defray_kernel.timers import run_once
+from defray_kernel.timers import Timer, run_once
 from defray_payment import wiring
 from defray_payment.channels.registry import Channels
 from defray_payment.channels.wechat.channel import WechatChannel
 from defray_payment.channels.wechat.keys import WechatKeys, load
 from defray_payment.commands.query_attempts import QueryAttempts
+from defray_payment.commands.query_refunds import QueryRefunds
 from defray_payment.domain.payable import OrderTerms
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
 from defray_payment.entrypoints.timers import timers
@@ -47,27 +48,10 @@ from defray_sandbox.simulators.process import WechatSimulator
 from defray_sandbox.simulators.wechat.keys import generate
 from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, provision, stored_passwords
 
-from .given import ACCOUNT, PRICE
+from .given import ACCOUNT, FILLED, PRICE
 
 TIMEOUT_S = 1.0
-SCOPES = ["payments:read", "payments:write"]
-FILLED = [
-    "attempt",
-    "payment_transition",
-    "payable_transition",
-    "evidence",
-    "callback",
-    "channel_account",
-    "exception_case",
-    "payment",
-    "payable",
-    "idempotency_key",
-    "outbox",
-    "merchant",
-    "consumer_offset",
-    "parked_event",
-    "parked_key",
-]
+SCOPES = ["payments:read", "payments:write", "refunds:read", "refunds:write"]
 
 
 @dataclass(slots=True)
@@ -237,6 +221,7 @@ class Service:
     edges: wiring.Edges
     channels: Channels
     querying: QueryAttempts
+    refunding: QueryRefunds
     log: io.StringIO
     one: Shop
     other: Shop
@@ -278,13 +263,26 @@ class Service:
     async def close(self, payment_id: str) -> Answer:
         return await self.call("POST", f"/v1/payments/{payment_id}/close", by=self.one)
 
+    async def refund(
+        self, payment_id: str, amount_minor: int, *, key: str | None = None, by: Shop | None = None, **body: object
+    ) -> Answer:
+        path, wish = f"/v1/payments/{payment_id}/refunds", {"amount_minor": amount_minor} | body
+        return await self.call("POST", path, by=by or self.one, body=wish, key=key or uuid7().hex)
+
     async def callback(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         async with self.http.post(f"{self.url}/v1/webhooks/wechat", data=body, headers=headers) as reply:
             return reply.status, await reply.read()
 
     async def query_due(self) -> int:
         """Let the timer look once; returns how many attempts were due."""
-        return await run_once(self.database, timers(self.querying, self.database, self.clock)[0], self.clock)
+        return await run_once(self.database, self._timers()[0], self.clock)
+
+    async def refund_due(self) -> int:
+        """Let the refunds' timer look once; returns how many were due."""
+        return await run_once(self.database, self._timers()[1], self.clock)
+
+    def _timers(self) -> Sequence[Timer]:
+        return timers(self.querying, self.refunding, self.database, self.clock)
 
     async def rows(self, sql: str, *arguments: object) -> list[dict[str, Any]]:
         async with self.database.read() as conn:
@@ -341,9 +339,7 @@ async def service(
             TIMEOUT_S,
             return_base_url=f"http://127.0.0.1:{port}",
         )
-        edge = wiring.public(
-            doors.api, doors.webhooks, doors.return_page, problems, directory, PaymentTokens(orders.jwks(), clock)
-        )
+        edge = wiring.public(doors, problems, directory, PaymentTokens(orders.jwks(), clock))
         async with _running(Listener(edge.app(), "127.0.0.1", port), edges, directory):
             yield Service(
                 url=f"http://127.0.0.1:{port}",
@@ -354,6 +350,7 @@ async def service(
                 edges=edges,
                 channels=channels,
                 querying=doors.querying,
+                refunding=doors.refunding,
                 log=log,
                 one=one,
                 other=other,

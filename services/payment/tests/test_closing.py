@@ -81,5 +81,7 @@ class TestClosingAnOrder:
         await world.apply(report(Report.CLOSED, no))
         await world.apply(callback(no, "EV-1"))
         assert await world.status(of) == ["PAID_LATE"]
-        assert (await world.told(of))[-1] == ("payment.paid_late", 4)
+        returned = [("refund.requested", 1)] if policy == "return" else []
+        assert (await world.told(of))[-1 - len(returned) :] == [("payment.paid_late", 4), *returned]
+        assert await world.cases() == (["late_money"] if policy == "case" else [])
         assert await world.rows("SELECT claimed_by IS NOT NULL FROM payable") == [(claims,)]

@@ -212,7 +212,8 @@ async def test_a_second_payment_of_one_order_is_a_duplicate(world: World) -> Non
     await world.apply(callback(second.attempt.attempt_no, "EV-2"))
     await world.apply(callback(first.attempt.attempt_no, "EV-1"))
     assert await world.status(of) == ["DUPLICATE", "SUCCEEDED"]
-    assert [type_ for type_, _ in await world.told(of)][-2:] == ["payment.succeeded", "payment.duplicate"]
+    told = [type_ for type_, _ in await world.told(of)]
+    assert told[-3:] == ["payment.succeeded", "payment.duplicate", "refund.requested"]
 
 
 async def test_money_on_a_closed_payment_of_an_open_order_is_kept(world: World) -> None:

@@ -106,7 +106,7 @@ async def test_two_merchants_and_two_orders_are_strictly_apart(service: Service)
         close = await service.call("POST", f"/v1/payments/{payment_id}/close", by=by)
         assert close.status == 404
         listed = await service.call("GET", f"/v1/payments?order_id={show('ord', of.order_id)}", by=by)
-        assert listed.body == {"data": []}
+        assert listed.body == {"data": [], "next_cursor": None}
     wrong_order = await service.pay(of, order_id=show("ord", other.order_id))
     assert wrong_order.status == 404
     for bad in ("pay_", "ord_" + "0" * 32, "x" * 300, "pay_" + "G" * 32):

@@ -20,7 +20,7 @@ from defray_kernel.testing.eventually import eventually
 from defray_payment import wiring
 from defray_payment.domain.refusals import CaseReason
 from defray_payment.entrypoints.accounts import AccountDesk, AccountsApi
-from defray_payment.entrypoints.operators import CasesApi
+from defray_payment.entrypoints.operators import CaseDesk, CasesApi
 from defray_payment.store import cases
 from defray_payment.store.cases import Case
 
@@ -60,7 +60,7 @@ async def desk(database: Database, envelope: Envelope) -> AsyncIterator[Desk]:
     operators = OperatorTokens(json.dumps({"keys": [{**public, "kid": "p1"}]}).encode(), issuer=ISSUER)
     clock = SystemClock()
     accounts = AccountDesk(database=database, clock=clock, envelope=envelope, tls_only=False)
-    edge = wiring.internal(CasesApi(database, clock), AccountsApi(accounts), operators)
+    edge = wiring.internal(CasesApi(CaseDesk(database=database, clock=clock)), AccountsApi(accounts), operators)
     listener, stopping = Listener(edge.app(), "127.0.0.1", 0), asyncio.Event()
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:
         group.create_task(listener.run(stopping))

@@ -106,6 +106,7 @@ class RouteSpec:
     auth: Auth
     scope: str | None
     idempotency_key: bool
+    example: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:

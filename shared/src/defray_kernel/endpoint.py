@@ -74,8 +74,11 @@ class Endpoint:
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1"), value.decode("latin-1"))
         caller = await self._authenticate(spec, headers)
-        if caller.merchant is not None and (wait_s := self._rates.wait_s(caller.merchant)) > 0:
-            raise Problem("rate_limited", retry_after_s=max(1, round(wait_s)))
+        if caller.merchant is not None:
+            wait_s, left = self._rates.take(caller.merchant)
+            scope["rate_headers"] = self._rates.headers(left)
+            if wait_s > 0:
+                raise Problem("rate_limited", retry_after_s=max(1, round(wait_s)))
         key = _idempotency_key(spec, headers)
         query = _query(scope["query_string"])
         raw = await incoming.read(headers, json_expected=spec.request is not None)
@@ -180,15 +183,20 @@ class Rates:
         self._per_s = per_s
         self._buckets: dict[object, tuple[float, float]] = {}  # merchant → tokens left, when; bounded by the registry
 
-    def wait_s(self, merchant: Merchant) -> float:
-        """0 when this request may go on, else the seconds until one may."""
+    def take(self, merchant: Merchant) -> tuple[float, int]:
+        """Seconds until a request may go on (0: this one may, and is counted), and how many more may go at once."""
         now = time.monotonic()
         left, at = self._buckets.get(merchant.merchant_id, (self._per_s, now))
         left = min(self._per_s, left + (now - at) * self._per_s)
         if left < 1:
-            return (1 - left) / self._per_s
+            return (1 - left) / self._per_s, 0
         self._buckets[merchant.merchant_id] = (left - 1, now)
-        return 0
+        return 0, int(left - 1)
+
+    def headers(self, left: int) -> Sequence[tuple[bytes, bytes]]:
+        """What a reply tells of it (draft-ietf-httpapi-ratelimit-headers-10)."""
+        policy = b'"merchant";q=%d;w=1' % int(self._per_s)
+        return (b"ratelimit-policy", policy), (b"ratelimit", b'"merchant";r=%d;t=1' % left)
 
 
 def _allowed(caller: Caller, scope: str) -> bool:

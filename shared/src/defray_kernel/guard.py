@@ -97,7 +97,8 @@ class Exchange:
         """Pass a message on, with the correlation id in its headers."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-correlation-id", self.correlation_id.encode())]
+            own = [(b"x-correlation-id", self.correlation_id.encode()), *self._scope.get("rate_headers", ())]
+            message["headers"] = [*message.get("headers", ()), *own]
         await self._send(message)
 
     def measure(self) -> None:

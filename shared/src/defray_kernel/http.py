@@ -1,5 +1,6 @@
 """One HTTP edge of a service: declared routes, checked requests, encoded replies and the OpenAPI text made from the same lines."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -59,10 +60,11 @@ class Edge:
         auth: Auth = "api_key",
         scope: str | None = None,
         idempotency_key: bool = False,
+        example: Mapping[str, Any] | None = None,
     ) -> None:
         """Declare one route. `path` is Starlette's ("/v1/orders/{order_id}").
 
-        `scope` is the API-key scope ("orders:write"), or with auth="operator" the role (viewer | operator | finance); without it: 403.
+        `example` is a body for the documents. `scope` is the API-key scope ("orders:write"), or with auth="operator" the role (viewer | operator | finance); without it: 403.
         """
         spec = RouteSpec(
             method=method,
@@ -75,6 +77,7 @@ class Edge:
             auth=auth,
             scope=scope,
             idempotency_key=idempotency_key,
+            example=example,
         )
         assert spec.name not in {other.name for other in self.routes}, f"{spec.name} is declared twice"
         assert auth != "operator" or scope is not None, "an operator's route names the role it needs"

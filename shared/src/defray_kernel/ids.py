@@ -8,6 +8,7 @@ from uuid import UUID
 OrderId = NewType("OrderId", UUID)
 PaymentId = NewType("PaymentId", UUID)
 AttemptId = NewType("AttemptId", UUID)
+RefundId = NewType("RefundId", UUID)
 MerchantId = NewType("MerchantId", UUID)
 EventId = NewType("EventId", UUID)
 EntryId = NewType("EntryId", UUID)

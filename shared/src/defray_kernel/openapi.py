@@ -67,7 +67,8 @@ def _operation(edge: "Edge", spec: RouteSpec) -> dict[str, Any]:
         schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
         parameters.append({"name": "Idempotency-Key", "in": "header", "required": True, "schema": schema})
     reply: dict[str, Any] = {"description": _STATUS_TEXTS.get(spec.status, "Answer")}
-    reply["headers"] = {"X-Correlation-Id": {"schema": {"type": "string"}}}
+    names = ("X-Correlation-Id", *(("RateLimit", "RateLimit-Policy") if "api_key" in _schemes(spec) else ()))
+    reply["headers"] = {name: {"schema": {"type": "string"}} for name in names}
     if spec.response is not None:
         reply["content"] = {"application/json": {"schema": _reference(spec.response)}}
     problems = {str(s): {"$ref": f"#/components/responses/{s}"} for s in _statuses(spec) if s in _codes_by_status(edge)}
@@ -81,10 +82,10 @@ def _operation(edge: "Edge", spec: RouteSpec) -> dict[str, Any]:
     if spec.scope is not None:
         operation["description"] = f"Needs `{spec.scope}`."
     if spec.request is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": _reference(spec.request)}},
-        }
+        body: dict[str, Any] = {"schema": _reference(spec.request)}
+        if spec.example is not None:
+            body["example"] = spec.example
+        operation["requestBody"] = {"required": True, "content": {"application/json": body}}
     return operation
 
 

@@ -13,6 +13,7 @@ from defray_kernel.contracts.envelope import Cause
 from defray_kernel.outbox import OutboxEvent
 from defray_payment.domain.payable import Payable
 from defray_payment.domain.payment import PAID, Payment, PaymentStatus
+from defray_payment.domain.refund import Refund, RefundStatus
 
 PAYABLE_PREFIX: Final = "pbl"
 """The payable's own aggregate: its sequence is not the order's."""
@@ -48,6 +49,7 @@ class PaymentBody(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: dt.datetime
     paid_minor: int | None
     paid_at: dt.datetime | None
+    refunded_minor: int
     channel_txn_id: str | None
     failure_code: str | None
     correlation_id: str
@@ -56,9 +58,39 @@ class PaymentBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PaymentListBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The payments of one order, oldest first."""
+    """A page of payments, oldest first; `?cursor=<next_cursor>` with the same filters gives the next one."""
 
     data: list[PaymentBody]
+    next_cursor: str | None
+
+
+class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund as merchants see it. Amounts in minor units; times UTC."""
+
+    refund_id: str
+    payment_id: str
+    order_id: str
+    merchant_id: str
+    status: payment_v1.RefundStatus
+    reason: payment_v1.RefundReason
+    amount_minor: int
+    currency: str
+    channel: str
+    refund_no: str
+    note: str
+    requested_at: dt.datetime
+    done_at: dt.datetime | None
+    channel_refund_id: str | None
+    failure_code: str | None
+    correlation_id: str
+    links: LinksBody
+
+
+class RefundListBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a payment's refunds, oldest first; `?after=<next_after>` gives the next one."""
+
+    data: list[RefundBody]
+    next_after: str | None
 
 
 def event_class(status: PaymentStatus) -> type[payment_v1.PaymentStateV1] | None:
@@ -111,6 +143,51 @@ def payment_event(payment: Payment, cause: Cause, at: dt.datetime) -> OutboxEven
     )
 
 
+def refund_event_class(status: RefundStatus) -> type[payment_v1.RefundStateV1] | None:
+    """The event that tells of this state; None where nothing is told."""
+    match status:
+        case RefundStatus.REQUESTED:
+            return payment_v1.RefundRequested
+        case RefundStatus.PROCESSING:
+            return None  # The channel has taken it: nothing that anybody else acts on.
+        case RefundStatus.SUCCEEDED:
+            return payment_v1.RefundSucceeded
+        case RefundStatus.FAILED:
+            return payment_v1.RefundFailed
+        case RefundStatus.ABNORMAL:
+            return payment_v1.RefundAbnormal
+        case _:
+            assert_never(status)
+
+
+def refund_event(refund: Refund, payment: Payment, cause: Cause, at: dt.datetime) -> OutboxEvent | None:
+    """The announcement of a refund's state; `payment` with its sums as they are now."""
+    told = refund_event_class(refund.status)
+    if told is None:
+        return None
+    own_minor = refund.amount.minor if refund.status is RefundStatus.SUCCEEDED and not refund.reserves else 0
+    data = told(
+        refund_id=ids.show("rfd", refund.refund_id),
+        payment_id=ids.show("pay", refund.payment_id),
+        order_id=ids.show("ord", refund.order_id),
+        merchant_id=ids.show("mer", refund.merchant_id),
+        status=refund.status.value,
+        reason=refund.reason.value,
+        amount_minor=refund.amount.minor,
+        currency=refund.amount.currency,
+        channel=refund.channel,
+        refund_no=refund.refund_no,
+        requested_at=refund.created_at,
+        payment_refunded_minor=payment.refunded_minor + own_minor,
+        channel_refund_id=refund.channel_refund_id,
+        done_at=refund.done_at,
+        failure_code=refund.failure_code,
+    )
+    return outbox.event(
+        data, key=data.order_id, aggregate_id=data.refund_id, sequence=refund.event_seq, cause=cause, at=at
+    )
+
+
 def payable_closed(payable: Payable, cause: Cause, at: dt.datetime) -> OutboxEvent:
     """The announcement that nothing of this order can be paid any more."""
     order_id = ids.show("ord", payable.order_id)
@@ -150,11 +227,36 @@ def body(payment: Payment, action: bytes | None) -> PaymentBody:
         expires_at=payment.expires_at,
         paid_minor=paid_minor(payment),
         paid_at=payment.paid_at,
+        refunded_minor=payment.refunded_minor,
         channel_txn_id=payment.channel_txn_id,
         failure_code=payment.failure_code,
         correlation_id=payment.correlation_id,
         next_action=None if action is None else msgspec.json.decode(action, type=NextActionBody),
         links=LinksBody(self=f"/v1/payments/{payment_id}"),
+    )
+
+
+def refund_body(refund: Refund) -> RefundBody:
+    """A refund's public JSON."""
+    refund_id = ids.show("rfd", refund.refund_id)
+    return RefundBody(
+        refund_id=refund_id,
+        payment_id=ids.show("pay", refund.payment_id),
+        order_id=ids.show("ord", refund.order_id),
+        merchant_id=ids.show("mer", refund.merchant_id),
+        status=refund.status.value,
+        reason=refund.reason.value,
+        amount_minor=refund.amount.minor,
+        currency=refund.amount.currency,
+        channel=refund.channel,
+        refund_no=refund.refund_no,
+        note=refund.note,
+        requested_at=refund.created_at,
+        done_at=refund.done_at,
+        channel_refund_id=refund.channel_refund_id,
+        failure_code=refund.failure_code,
+        correlation_id=refund.correlation_id,
+        links=LinksBody(self=f"/v1/refunds/{refund_id}"),
     )
 
 

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,6 @@ from defray_kernel.consumer import Consumer
 from defray_kernel.contracts import merchant_v1
 from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
-from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Edge
 from defray_kernel.kafka import Kafka
 from defray_kernel.merchants import MerchantDirectory
@@ -31,33 +29,29 @@ from defray_payment import __version__
 from defray_payment.channels.build import Builder
 from defray_payment.channels.registry import Channels
 from defray_payment.commands import (
-    apply_channel_report,
-    ask_close,
     manage_accounts,
     project_order,
-    record_answer,
-    start_payment,
 )
-from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
-from defray_payment.commands.ask_close import AskClose
 from defray_payment.commands.converse import Converser
 from defray_payment.commands.manage_accounts import AddAccount
 from defray_payment.commands.query_attempts import QueryAttempts
-from defray_payment.commands.record_answer import RecordAnswer
-from defray_payment.commands.start_payment import StartOutcome, StartPayment, Told
-from defray_payment.entrypoints import account_verbs, accounts, seeds
+from defray_payment.commands.query_refunds import QueryRefunds
+from defray_payment.commands.repair import Repair
+from defray_payment.entrypoints import account_verbs, accounts, case_verbs, operators, seeds
 from defray_payment.entrypoints.account_refresh import AccountRefresh
 from defray_payment.entrypoints.accounts import AccountDesk, AccountsApi
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
 from defray_payment.entrypoints.consumers import ORDERS_TOPIC, SUBSCRIPTIONS
 from defray_payment.entrypoints.http import PaymentsApi
-from defray_payment.entrypoints.operators import CasesApi
+from defray_payment.entrypoints.listing import PaymentList
+from defray_payment.entrypoints.operators import CaseDesk, CasesApi
+from defray_payment.entrypoints.refunds import RefundsApi
 from defray_payment.entrypoints.return_page import ReturnPage
 from defray_payment.entrypoints.timers import timers
 from defray_payment.entrypoints.tokens import PaymentTokens
 from defray_payment.entrypoints.webhooks import Webhooks
+from defray_payment.entrypoints.write_edges import Edges, write_edges
 from defray_payment.settings import Settings
-from defray_payment.store.payments import Found
 
 MIGRATIONS: Final = (
     migrate.KERNEL_MIGRATIONS,
@@ -68,35 +62,23 @@ _CHANNEL_CONNECTIONS_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """The write edges: what callers submit to and wait for. Each finds its own first result again when run twice."""
-
-    starting: GroupCommit[StartPayment, StartOutcome]
-    recording: GroupCommit[RecordAnswer, Told]
-    reporting: GroupCommit[ApplyChannelReport, Applied]
-    closing: GroupCommit[AskClose, Found]
-
-    @property
-    def all(self) -> tuple[GroupCommit[Any, Any], ...]:
-        """For the roles that run them."""
-        return self.starting, self.recording, self.reporting, self.closing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
     """What hears merchants, channels and the time."""
 
     api: PaymentsApi
+    listing: PaymentList
+    refunds: RefundsApi
     webhooks: Webhooks
     return_page: ReturnPage
     querying: QueryAttempts
+    refunding: QueryRefunds
 
 
 @asynccontextmanager
 async def wire(settings: Settings) -> AsyncIterator[Wiring]:
     """The whole graph. Raises ConfigInvalid when a channel could not verify, Unavailable while Kafka is away."""
     clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
-    operators = OperatorTokens.from_file(settings.operator_jwks_file, issuer=settings.operator_issuer)
+    known_operators = OperatorTokens.from_file(settings.operator_jwks_file, issuer=settings.operator_issuer)
     envelope = Envelope.from_file(settings.encryption_keys_file)
     kafka = Kafka.from_settings(settings)
     tokens = PaymentTokens.from_file(settings.order_token_jwks_file, clock)
@@ -137,8 +119,8 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         yield Wiring(
             database=database,
             clock=clock,
-            public=public(doors.api, doors.webhooks, doors.return_page, problems, directory, tokens),
-            internal=internal(CasesApi(database, clock), AccountsApi(desk), operators),
+            public=public(doors, problems, directory, tokens),
+            internal=internal(CasesApi(CaseDesk(database=database, clock=clock)), AccountsApi(desk), known_operators),
             group_commits=edges.all,
             directory=directory,
             consumers=(
@@ -146,7 +128,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 merchants.consumer("payment", database, kafka, clock),
             ),
             relay=Relay(database, kafka, lanes=settings.relay_lanes),
-            timers=timers(doors.querying, database, clock),
+            timers=timers(doors.querying, doors.refunding, database, clock),
             tasks=(
                 Task(name="wakeup", role="all", run=wakeup.run),
                 Task(name="accounts", role="all", run=refresh.run),
@@ -171,44 +153,6 @@ def account_desk(settings: Settings, database: Database, envelope: Envelope, clo
     return AccountDesk(database=database, clock=clock, envelope=envelope, tls_only=settings.profile == "production")
 
 
-def write_edges(database: Database, clock: Clock, answers: Answers, after_commit: Callable[[], None] | None) -> Edges:
-    """The group commits of this service."""
-    return Edges(
-        starting=GroupCommit(
-            "start_payment",
-            database,
-            partial(start_payment.handle, answers=answers),
-            clock,
-            keys=start_payment.keys,
-            natural_key=True,
-            after_commit=after_commit,
-        ),
-        recording=GroupCommit(
-            "record_answer",
-            database,
-            partial(record_answer.handle, answers=answers),
-            clock,
-            keys=record_answer.keys,
-            natural_key=True,
-            resolve=record_answer.resolve,
-            after_commit=after_commit,
-        ),
-        reporting=GroupCommit(
-            "apply_channel_report",
-            database,
-            apply_channel_report.handle,
-            clock,
-            keys=apply_channel_report.keys,
-            natural_key=True,
-            resolve=apply_channel_report.resolve,
-            after_commit=after_commit,
-        ),
-        closing=GroupCommit(
-            "ask_close", database, ask_close.handle, clock, keys=ask_close.keys, natural_key=True, connections=1
-        ),
-    )
-
-
 def doors_of(
     database: Database,
     channels: Channels,
@@ -222,41 +166,47 @@ def doors_of(
 ) -> Doors:
     """The entry points over these write edges."""
     converser = Converser(clock=clock, envelope=envelope, return_base_url=return_base_url)
+    asked: dict[str, Any] = {
+        "database": database,
+        "channels": channels,
+        "converser": converser,
+        "reporting": edges.reporting,
+    }
+    refunds: dict[str, Any] = {
+        "database": database,
+        "channels": channels,
+        "clock": clock,
+        "channel_timeout_s": channel_timeout_s,
+    }
     return Doors(
         api=PaymentsApi(
-            database=database,
+            **asked,
             starting=edges.starting,
             recording=edges.recording,
-            reporting=edges.reporting,
             closing=edges.closing,
-            channels=channels,
-            converser=converser,
+            repair=Repair(**asked, clock=clock, channel_timeout_s=channel_timeout_s),
             answers=answers,
             clock=clock,
             channel_timeout_s=channel_timeout_s,
         ),
+        listing=PaymentList(database=database, envelope=envelope, answers=answers),
+        refunds=RefundsApi(**refunds, asking=edges.asking_refunds, recording=edges.recording_refunds),
         webhooks=Webhooks(
             channels=channels,
             reporting=edges.reporting,
+            refund_reporting=edges.reporting_refunds,
             database=database,
             envelope=envelope,
             clock=clock,
         ),
-        return_page=ReturnPage(database=database, channels=channels, converser=converser, reporting=edges.reporting),
-        querying=QueryAttempts(
-            database=database,
-            channels=channels,
-            converser=converser,
-            reporting=edges.reporting,
-            channel_timeout_s=channel_timeout_s,
-        ),
+        return_page=ReturnPage(**asked),
+        querying=QueryAttempts(**asked, channel_timeout_s=channel_timeout_s),
+        refunding=QueryRefunds(**refunds, reporting=edges.reporting_refunds),
     )
 
 
 def public(
-    api: PaymentsApi,
-    webhooks: Webhooks,
-    return_page: ReturnPage,
+    doors: Doors,
     problems: Problems,
     directory: MerchantDirectory | None,
     tokens: PaymentTokens | None,
@@ -265,19 +215,21 @@ def public(
     edge = Edge(
         title="Defray payment service", version=__version__, problems=problems, merchants=directory, tokens=tokens
     )
-    api.declare(edge)
-    webhooks.declare(edge)
-    return_page.declare(edge)
+    doors.api.declare(edge)
+    doors.listing.declare(edge)
+    doors.refunds.declare(edge)
+    doors.webhooks.declare(edge)
+    doors.return_page.declare(edge)
     return edge
 
 
-def internal(cases: CasesApi, desk: AccountsApi, operators: OperatorTokens | None) -> Edge:
+def internal(cases: CasesApi, desk: AccountsApi, known_operators: OperatorTokens | None) -> Edge:
     """The operators' port."""
     edge = Edge(
         title="Defray payment service, operators",
         version=__version__,
-        problems=registry(*accounts.PROBLEMS),
-        operators=operators,
+        problems=registry(*accounts.PROBLEMS, *operators.PROBLEMS),
+        operators=known_operators,
     )
     cases.declare(edge)
     desk.declare(edge)
@@ -286,8 +238,16 @@ def internal(cases: CasesApi, desk: AccountsApi, operators: OperatorTokens | Non
 
 def openapi() -> dict[str, Any]:
     """The document of the public port, made without running anything: only declarations are read."""
-    api, webhooks = object.__new__(PaymentsApi), object.__new__(Webhooks)
-    return public(api, webhooks, object.__new__(ReturnPage), registry(*PROBLEMS), None, None).openapi()
+    doors = Doors(
+        api=object.__new__(PaymentsApi),
+        listing=object.__new__(PaymentList),
+        refunds=object.__new__(RefundsApi),
+        webhooks=object.__new__(Webhooks),
+        return_page=object.__new__(ReturnPage),
+        querying=object.__new__(QueryAttempts),
+        refunding=object.__new__(QueryRefunds),
+    )
+    return public(doors, registry(*PROBLEMS), None, None).openapi()
 
 
 def internal_openapi() -> dict[str, Any]:
@@ -329,7 +289,16 @@ async def _channel_account(settings: Settings, arguments: argparse.Namespace) ->
         return await account_verbs.run(account_desk(settings, database, envelope, clock), arguments)
 
 
-VERBS: Final = (Verb(name=account_verbs.NAME, declare=account_verbs.declare, run=_channel_account),)
+async def _cases(settings: Settings, arguments: argparse.Namespace) -> int:
+    clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
+    async with Database.open(settings.database_dsn, pool_size_max=2, name="defray-payment") as database:
+        return await case_verbs.run(CaseDesk(database=database, clock=clock), arguments)
+
+
+VERBS: Final = (
+    Verb(name=account_verbs.NAME, declare=account_verbs.declare, run=_channel_account),
+    Verb(name=case_verbs.NAME, declare=case_verbs.declare, run=_cases),
+)
 
 
 async def _topics(settings: Settings, kafka: Kafka) -> None:

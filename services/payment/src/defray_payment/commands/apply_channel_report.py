@@ -9,13 +9,16 @@ from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import ReadConn, WriteTx
 from defray_kernel.ids import MerchantId, OrderId, PaymentId
+from defray_kernel.money import MINOR_MAX, Money
 from defray_kernel.outbox import OutboxEvent
 from defray_payment import announce
-from defray_payment.commands import end_payable
+from defray_payment.commands import end_payable, send_back
+from defray_payment.commands.send_back import Unkept
 from defray_payment.domain import checks
 from defray_payment.domain.attempt import Attempt, AttemptStatus
 from defray_payment.domain.payable import Payable, PayableStatus
-from defray_payment.domain.payment import LIVE, Answer, Moved, Payment, PaymentStatus, Repeated, decide
+from defray_payment.domain.payment import LIVE, PAID, Answer, Moved, Payment, PaymentStatus, Repeated, decide
+from defray_payment.domain.refund import RefundReason
 from defray_payment.domain.refusals import CaseReason, FailureCode, Refused
 from defray_payment.domain.reports import ChannelAccount, Claim, Report, Source
 from defray_payment.store import attempts, callbacks, cases, payables, payments
@@ -122,6 +125,7 @@ class _Batch:
     cases: list[Case] = field(default_factory=list)
     causes: dict[OrderId, Cause] = field(default_factory=dict)
     ended: list[Payment] = field(default_factory=list)
+    unkept: list[Unkept] = field(default_factory=list)
 
     def repeat_callback(self, command: ApplyChannelReport, callback: Callback, stored_digest: bytes) -> None:
         """The same id again: the first content counts, another content is for a person."""
@@ -175,11 +179,18 @@ class _Batch:
         match answer:
             case Moved():
                 payment = self._move(command, payment, payable, answer)
-                self.note(command, match, evidence, None, f"moved:{answer.to}")
+                undecided = payment.status is PaymentStatus.PAID_LATE and late_money == "case"
+                reason = CaseReason.LATE_MONEY if undecided else None
+                self.note(command, match, evidence, reason, f"moved:{answer.to}")
+                self._unkept(claim, replace(match, payment=payment), answer)
             case Repeated():
                 self.note(command, match, evidence, None, "repeated")
             case Refused(reason=reason):
                 self.note(command, match, evidence, reason)
+                if _is_wrong_amount(claim, payment, evidence):
+                    self._send_back(
+                        claim, match, Money(minor=claim.amount_minor or 0, currency=payment.amount.currency)
+                    )
         self.outcomes.append(Applied(verdict=self.evidence[-1].verdict, payment=payment, attempt=attempt))
 
     def _move(self, command: ApplyChannelReport, payment: Payment, payable: Payable, answer: Moved) -> Payment:
@@ -203,9 +214,22 @@ class _Batch:
             self.ended.append(after)
         return after
 
+    def _unkept(self, claim: Claim, match: Found, answer: Moved) -> None:
+        """Money that the order does not keep goes back whole."""
+        if answer.to is PaymentStatus.DUPLICATE:
+            self._send_back(claim, match, match.payment.amount, RefundReason.DUPLICATE)
+        elif answer.to is PaymentStatus.PAID_LATE and not answer.claims:
+            self._send_back(claim, match, match.payment.amount, RefundReason.LATE)
+
+    def _send_back(
+        self, claim: Claim, match: Found, amount: Money, reason: RefundReason = RefundReason.MISMATCH
+    ) -> None:
+        assert claim.channel_txn_id is not None
+        self.unkept.append(Unkept(found=match, amount=amount, channel_txn_id=claim.channel_txn_id, reason=reason))
+
     def _attempt(self, command: ApplyChannelReport, attempt: Attempt, answer: Answer) -> Attempt:
         claim = command.claim
-        soon = claim.source is Source.CALLBACK and claim.report is not Report.PAID
+        soon = claim.source is Source.CALLBACK and (claim.report is not Report.PAID or isinstance(answer, Refused))
         # A claim that was refused says nothing about the attempt; it is asked about again in its turn.
         report = Report.UNSENT if isinstance(answer, Refused) else claim.report
         after = attempt.following(report, self.now, query_soon=soon)
@@ -224,7 +248,17 @@ class _Batch:
         await cases.open_all(tx, self.cases, self.now)
         told = [announce.payment_event(payment, self.causes[payment.order_id], self.now) for payment in moved]
         events: list[OutboxEvent] = [event for event in told if event is not None]
+        events += await send_back.handle(tx, self.unkept, self.causes, self.now)
         closing = [locked[payment.order_id] for payment in self.ended]
         events += await end_payable.if_nothing_is_open(tx, closing, self.causes, self.now)
         await outbox.append(tx, events)
         return self.outcomes
+
+
+def _is_wrong_amount(claim: Claim, payment: Payment, evidence: tuple[checks.Check, ...]) -> bool:
+    """Whether the channel, asked by us, states that another amount was collected: only such money is sent back by rule.
+    A callback that says so is a case, and has the channel asked.
+    """
+    told = claim.source is Source.QUERY and claim.report is Report.PAID and payment.status not in PAID
+    failed = [check.name for check in evidence if not check.passed]
+    return told and failed == ["amount"] and 1 <= (claim.amount_minor or 0) <= MINOR_MAX

@@ -6,7 +6,9 @@ from defray_kernel import audit
 from defray_kernel.clock import Clock
 from defray_kernel.db import WriteTx
 from defray_kernel.ids import CaseId, show
+from defray_payment.domain.refusals import CaseRefusal
 from defray_payment.store import cases
+from defray_payment.store.cases import CaseState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +20,14 @@ class ResolveCase:
     resolution: str
 
 
-async def handle(command: ResolveCase, tx: WriteTx, clock: Clock) -> bool:
-    """Close the case; False when it is not open."""
-    if not await cases.resolve(tx, command.case_id, at=clock.now(), by=command.actor, resolution=command.resolution):
-        return False
+async def handle(command: ResolveCase, tx: WriteTx, clock: Clock) -> CaseRefusal | None:
+    """Close the case, unless somebody else works on it. None when done."""
+    held = await cases.lock(tx, command.case_id)
+    if held is None or held.state is CaseState.RESOLVED:
+        return CaseRefusal.NOT_FOUND
+    if held.owner not in {None, command.actor}:
+        return CaseRefusal.CLAIMED
+    await cases.resolve(tx, command.case_id, at=clock.now(), by=command.actor, resolution=command.resolution)
     await audit.append(
         tx,
         actor=command.actor,
@@ -30,4 +36,4 @@ async def handle(command: ResolveCase, tx: WriteTx, clock: Clock) -> bool:
         clock=clock,
         detail={"resolution": command.resolution},
     )
-    return True
+    return None

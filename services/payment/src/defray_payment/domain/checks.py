@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from defray_payment.domain.payment import Payment
+from defray_payment.domain.refund import Refund
 from defray_payment.domain.refusals import CaseReason
-from defray_payment.domain.reports import ChannelAccount, Claim, Report
+from defray_payment.domain.reports import ChannelAccount, Claim, RefundClaim, RefundReport, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,25 @@ def examine(
                 passed=owner_fits,
             ),
         ]
+    return tuple(checks)
+
+
+def examine_refund(claim: RefundClaim, refund: Refund, account: ChannelAccount) -> tuple[Check, ...]:
+    """The same of a claim about a refund. Channels leave out much of it; what they tell must fit, and success its amount."""
+    done = claim.report is RefundReport.SUCCEEDED
+    reporter, known = account.account_id, refund.channel_refund_id
+    checks = [
+        _equal("merchant", CaseReason.MERCHANT_MISMATCH, account.merchant_ref, claim.merchant_ref, required=False),
+        _equal("app", CaseReason.APP_MISMATCH, account.app_ref, claim.app_ref, required=False),
+        _equal("attempt", CaseReason.ATTEMPT_MISMATCH, refund.attempt_no, claim.attempt_no, required=False),
+        _equal("currency", CaseReason.CURRENCY_MISMATCH, refund.amount.currency, claim.currency, required=done),
+        _equal("amount", CaseReason.AMOUNT_MISMATCH, refund.amount.minor, claim.amount_minor, required=done),
+    ]
+    if refund.account_id is not None:
+        checks.insert(0, _equal("account", CaseReason.ACCOUNT_MISMATCH, refund.account_id, reporter, required=False))
+    if known is not None:
+        told = claim.channel_refund_id
+        checks.append(_equal("channel_refund", CaseReason.REFUND_ID_CHANGED, known, told, required=False))
     return tuple(checks)
 
 

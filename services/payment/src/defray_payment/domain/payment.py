@@ -30,7 +30,10 @@ PAID: Final = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.PAID_LATE, Payme
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """One order to be paid at one channel; `attempt_no` is the number of its latest attempt there."""
+    """One order to be paid at one channel; `attempt_no` is the number of its latest attempt there.
+
+    `refund_reserved_minor` is the sum of its refunds that have not failed, `refunded_minor` of those that succeeded.
+    """
 
     payment_id: PaymentId
     order_id: OrderId
@@ -49,6 +52,8 @@ class Payment:
     correlation_id: str
     version: int
     event_seq: int
+    refund_reserved_minor: int = 0
+    refunded_minor: int = 0
 
 
 class Purse(StrEnum):

@@ -14,11 +14,22 @@ class StartRefusal(StrEnum):
     ATTEMPT_UNKNOWN = "attempt_unknown"
 
 
+class RefundRefusal(StrEnum):
+    """Why no refund is started."""
+
+    PAYMENT_NOT_PAID = "payment_not_paid"
+    REFUND_EXCEEDS_PAID = "refund_exceeds_paid"
+    TOO_MANY_REFUNDS = "too_many_refunds"
+    REFUND_WINDOW_OVER = "refund_window_over"
+
+
 class FailureCode(StrEnum):
-    """Why a payment failed for certain; told to merchants."""
+    """Why a payment or a refund failed for certain; told to merchants."""
 
     CHANNEL_DECLINED = "channel_declined"
     CHANNEL_REFUSED = "channel_refused"
+    REFUND_REFUSED = "refund_refused"  # the channel did not take it
+    REFUND_FAILED = "refund_failed"  # taken by the channel, and failed there
 
 
 class CaseReason(StrEnum):
@@ -40,6 +51,21 @@ class CaseReason(StrEnum):
     CALLBACK_CONFLICT = "callback_conflict"
     DECISION_FAILED = "decision_failed"
     ORDER_MISMATCH = "order_mismatch"
+    LATE_MONEY = "late_money"
+    ATTEMPT_MISMATCH = "attempt_mismatch"
+    UNKNOWN_REFUND = "unknown_refund"
+    REFUND_ID_CHANGED = "channel_refund_id_changed"
+    REFUND_ABNORMAL = "refund_abnormal"
+    REFUND_UNRESOLVED = "refund_unresolved"
+    SEND_BACK_FAILED = "send_back_failed"
+
+
+class CaseRefusal(StrEnum):
+    """Why an operator's act on a case is not done."""
+
+    NOT_FOUND = "not_found"
+    CLAIMED = "case_claimed"
+    RESOLVED = "case_resolved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

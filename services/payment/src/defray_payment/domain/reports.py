@@ -26,6 +26,10 @@ class RefundReport(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"  # for certain: the money stays
     ABNORMAL = "abnormal"  # stuck at the channel: a person must act there
+    REFUSED = "refused"  # for certain: the channel did not take it
+    NOT_FOUND = "not_found"
+    UNSENT = "unsent"  # for certain not applied; may be sent again under the same number
+    UNCLEAR = "unclear"  # nobody can tell: never a failure
 
 
 class Source(StrEnum):
@@ -62,3 +66,27 @@ class Claim:
     channel_txn_id: str | None = None
     paid_at: dt.datetime | None = None
     failure_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundClaim:
+    """A verified claim about a refund, kept as it was made. None = not told.
+
+    `again`: it answers a call that was not the first of its number. `wait_s` is what the channel asked to wait.
+    """
+
+    report: RefundReport
+    source: Source
+    channel: str
+    refund_no: str
+    again: bool = True
+    attempt_no: str | None = None
+    native_state: str = ""
+    merchant_ref: str | None = None
+    app_ref: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    channel_refund_id: str | None = None
+    done_at: dt.datetime | None = None
+    failure_code: str | None = None
+    wait_s: int = 0

@@ -12,7 +12,8 @@ from defray_payment.announce import PaymentBody
 from defray_payment.commands.converse import action_context
 from defray_payment.domain.attempt import UNSETTLED, Attempt
 from defray_payment.domain.payment import LIVE, Payment, PaymentStatus
-from defray_payment.domain.refusals import FailureCode, StartRefusal
+from defray_payment.domain.refund import Refund, RefundStatus
+from defray_payment.domain.refusals import FailureCode, RefundRefusal, StartRefusal
 
 PROBLEMS: Final = (
     ProblemKind(code="unsupported_channel", status=422, title="This channel is not offered"),
@@ -30,6 +31,16 @@ PROBLEMS: Final = (
     ),
     ProblemKind(code=FailureCode.CHANNEL_DECLINED, status=422, title="The channel declined the payment"),
     ProblemKind(code=FailureCode.CHANNEL_REFUSED, status=422, title="The channel refused the payment"),
+    ProblemKind(code=RefundRefusal.PAYMENT_NOT_PAID, status=409, title="Nothing was paid that could be refunded"),
+    ProblemKind(
+        code=RefundRefusal.REFUND_EXCEEDS_PAID, status=409, title="More than what is left of the payment cannot go back"
+    ),
+    ProblemKind(code=RefundRefusal.TOO_MANY_REFUNDS, status=409, title="The channel takes no more refunds of it"),
+    ProblemKind(
+        code=RefundRefusal.REFUND_WINDOW_OVER, status=409, title="The channel's time for refunds of it is over"
+    ),
+    ProblemKind(code=FailureCode.REFUND_REFUSED, status=422, title="The channel refused the refund"),
+    ProblemKind(code=FailureCode.REFUND_FAILED, status=422, title="The refund failed at the channel"),
 )
 
 
@@ -53,6 +64,13 @@ class Answers:
             return self.refusal(payment.failure_code or FailureCode.CHANNEL_REFUSED, payment.correlation_id)
         waiting = payment.status in LIVE and attempt.status in UNSETTLED
         return 202 if waiting else 201, msgspec.json.encode(self.show(payment, attempt))
+
+    def refund(self, refund: Refund) -> tuple[int, bytes]:
+        """201 with the refund; 202 while the channel's answer is out; the failure's problem when it failed."""
+        if refund.status is RefundStatus.FAILED:
+            return self.refusal(refund.failure_code or FailureCode.REFUND_FAILED, refund.correlation_id)
+        status = 202 if refund.status is RefundStatus.REQUESTED else 201
+        return status, msgspec.json.encode(announce.refund_body(refund))
 
     def refusal(self, code: str, correlation_id: str) -> tuple[int, bytes]:
         """The problem of this code."""

@@ -1,4 +1,4 @@
-"""The merchant API of payments: start, show, list, close."""
+"""The merchant API of payments: start, show, close."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from defray_kernel.http import Call, Edge, Reply, replayed
 from defray_kernel.idempotency import Claim, Mismatch, Replay, Running, scope_of
 from defray_kernel.ids import OrderId, PaymentId, uuid7
 from defray_kernel.problems import Problem
-from defray_payment.announce import PaymentBody, PaymentListBody
+from defray_payment.announce import PaymentBody
 from defray_payment.channels.line import Line
 from defray_payment.channels.registry import Channels
 from defray_payment.channels.spi import Capabilities, Payer
@@ -27,6 +27,7 @@ from defray_payment.commands.apply_channel_report import Applied, ApplyChannelRe
 from defray_payment.commands.ask_close import AskClose
 from defray_payment.commands.converse import Converser, first_query_at, payer_context
 from defray_payment.commands.record_answer import RecordAnswer
+from defray_payment.commands.repair import Repair
 from defray_payment.commands.start_payment import Send, StartOutcome, StartPayment, Told
 from defray_payment.domain.attempt import Attempt, number_of
 from defray_payment.domain.payable import OrderTerms
@@ -69,6 +70,7 @@ class PaymentsApi:
     closing: GroupCommit[AskClose, Found]
     channels: Channels
     converser: Converser
+    repair: Repair
     answers: Answers
     clock: Clock
     channel_timeout_s: float
@@ -86,15 +88,7 @@ class PaymentsApi:
             auth="api_key_or_token",
             scope="payments:write",
             idempotency_key=True,
-        )
-        edge.route(
-            "GET",
-            "/v1/payments",
-            self.of_order,
-            summary="List the payments of one order (?order_id=)",
-            response=PaymentListBody,
-            auth="api_key_or_token",
-            scope="payments:read",
+            example={"channel": "wechat", "product": "native", "order_id": "ord_" + "0" * 32, "description": "Lantern"},
         )
         edge.route(
             "GET",
@@ -140,22 +134,11 @@ class PaymentsApi:
         raise AssertionError(outcome)
 
     async def get(self, call: Call[None]) -> Reply:
-        """One payment; what belongs to others is not there."""
+        """One payment; what belongs to others is not there. Its channel is asked when that is due."""
         found = await self._own(call)
+        if await self.repair.ask(found):
+            found = await self._own(call)
         return Reply(content=self.answers.show(found.payment, found.attempt))
-
-    async def of_order(self, call: Call[None]) -> Reply:
-        """The payments of one order, oldest first."""
-        if set(call.query) != {"order_id"}:
-            raise Problem("invalid_parameter", field="order_id")
-        try:
-            order_id = OrderId(ids.parse("ord", call.query["order_id"]))
-        except ValueError:
-            raise Problem("invalid_parameter", field="order_id") from None
-        async with self.database.read() as conn:
-            found = await payments.of_order(conn, order_id)
-        shown = [self.answers.show(each.payment, each.attempt) for each in found if _may_see(call, each)]
-        return Reply(content=PaymentListBody(data=shown))
 
     async def close(self, call: Call[None]) -> Reply:
         """Ask the channel, close there, ask again: 200 with what it ended as, 202 while that is not known."""

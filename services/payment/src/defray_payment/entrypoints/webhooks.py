@@ -22,10 +22,12 @@ from defray_kernel.http import Call, Edge, Reply
 from defray_payment.channels.build import KINDS
 from defray_payment.channels.line import Line
 from defray_payment.channels.registry import Channels
-from defray_payment.channels.spi import Acknowledgement, Notice, PaymentView, Unverified
+from defray_payment.channels.spi import Acknowledgement, Notice, PaymentView, RefundView, Unverified
 from defray_payment.commands import keep_undecided
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
+from defray_payment.commands.apply_refund_report import ApplyRefundReport, RefundApplied
 from defray_payment.commands.converse import callback_context, claim_of_view
+from defray_payment.commands.converse_refund import claim_of_refund_view
 from defray_payment.domain.refusals import CaseReason
 from defray_payment.domain.reports import Claim, Report, Source
 from defray_payment.store.callbacks import Callback
@@ -43,6 +45,7 @@ class Webhooks:
 
     channels: Channels
     reporting: GroupCommit[ApplyChannelReport, Applied]
+    refund_reporting: GroupCommit[ApplyRefundReport, RefundApplied]
     database: Database
     envelope: Envelope
     clock: Clock
@@ -76,7 +79,10 @@ class Webhooks:
         command = self._command(call, line, heard)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                await self.reporting.submit(command)
+                if isinstance(command, ApplyRefundReport):
+                    await self.refund_reporting.submit(command)
+                else:
+                    await self.reporting.submit(command)
         except (Overloaded, Unavailable, OutcomeUnknown, TimeoutError):
             return _reply(_TRY_AGAIN)
         except Exception as error:  # noqa: BLE001 - whatever it is, the callback itself must not be lost
@@ -99,20 +105,29 @@ class Webhooks:
             heard = said
         return line, heard
 
-    def _command(self, call: Call[None], line: Line, notice: Notice) -> ApplyChannelReport:
-        name = line.capabilities.channel
-        if not isinstance(notice.view, PaymentView):
-            claim = Claim(report=Report.UNCLEAR, source=Source.CALLBACK, channel=name, attempt_no="")
-        else:
-            claim = claim_of_view(name, Source.CALLBACK, notice.view)
+    def _command(self, call: Call[None], line: Line, notice: Notice) -> ApplyChannelReport | ApplyRefundReport:
+        name, view = line.capabilities.channel, notice.view
+        number = view.refund_no if isinstance(view, RefundView) else "" if view is None else view.attempt_no
         callback = Callback(
             channel=name,
             callback_id=notice.callback_id,
-            attempt_no=claim.attempt_no or None,
+            attempt_no=number or None,
             digest=notice.digest,
             raw_sealed=self.envelope.seal(call.raw, callback_context(name, notice.callback_id)),
             received_at=self.clock.real(),
         )
+        if isinstance(view, RefundView) and notice.fault is None:
+            return ApplyRefundReport(
+                claim=claim_of_refund_view(name, Source.CALLBACK, view),
+                account=line.account,
+                cause=callback.cause,
+                callback=callback,
+                traceparent=call.traceparent,
+            )
+        if isinstance(view, PaymentView):
+            claim = claim_of_view(name, Source.CALLBACK, view)
+        else:
+            claim = Claim(report=Report.UNCLEAR, source=Source.CALLBACK, channel=name, attempt_no="")
         return ApplyChannelReport(
             claim=claim,
             account=line.account,
@@ -122,7 +137,7 @@ class Webhooks:
             traceparent=call.traceparent,
         )
 
-    async def _keep(self, command: ApplyChannelReport, error: Exception) -> bool:
+    async def _keep(self, command: ApplyChannelReport | ApplyRefundReport, error: Exception) -> bool:
         """A callback whose decision fails alone is kept with a case, so that the channel need not repeat it in vain."""
         _log.error("callback_not_decided", cause=command.cause, error=type(error).__name__, exc_info=error)
         try:

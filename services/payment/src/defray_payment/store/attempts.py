@@ -67,6 +67,13 @@ async def postpone(tx: WriteTx, attempt_nos: Sequence[str], until: Sequence[dt.d
     await tx.execute(Q.postpone, list(attempt_nos), list(until), lease)
 
 
+async def claim_one(
+    tx: WriteTx, attempt_no: str, *, now: dt.datetime, asked_before: dt.datetime, lease_until: dt.datetime
+) -> bool:
+    """Take one attempt to ask about; False when it is not due, or somebody has asked after `asked_before`."""
+    return await tx.fetchval(Q.claim_one, attempt_no, now, asked_before, lease_until) is not None
+
+
 def attempt_of(row: Record) -> Attempt:
     """The attempt in a row that joins a payment with one of its attempts."""
     return Attempt(

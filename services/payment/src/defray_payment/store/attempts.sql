@@ -31,11 +31,18 @@ WHERE a.attempt_no = p.attempt_no AND a.next_query_at = $3
 WITH due AS (
   SELECT attempt_no FROM attempt
   WHERE next_query_at <= $1 ORDER BY next_query_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-UPDATE attempt a SET next_query_at = $3, query_count = a.query_count + 1
+UPDATE attempt a SET next_query_at = $3, query_count = a.query_count + 1, asked_at = $1
 FROM due JOIN attempt d USING (attempt_no) JOIN payment p ON p.payment_id = d.payment_id
 WHERE a.attempt_no = due.attempt_no
 RETURNING p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
           p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
-          p.correlation_id, p.version, p.event_seq,
+          p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
           a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
           a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
+
+-- name: claim_one
+-- A reader's: as `claim_due` for one attempt, unless somebody has asked a moment ago or has it now.
+UPDATE attempt SET next_query_at = $4, query_count = query_count + 1, asked_at = $2
+WHERE attempt_no = $1 AND (next_query_at <= $2 OR status = 'UNKNOWN') AND next_query_at IS NOT NULL
+  AND coalesce(asked_at <= $3, true)
+RETURNING attempt_no

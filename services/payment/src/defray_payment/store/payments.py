@@ -32,6 +32,25 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which payments of a merchant; None = any."""
+
+    merchant_id: UUID
+    order_id: UUID | None = None
+    status: PaymentStatus | None = None
+    created_from: dt.datetime | None = None
+    created_before: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a page ended."""
+
+    created_at: dt.datetime
+    payment_id: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentMove:
     """`before` as read under the lock, `after` with its new state and the next version, and why."""
 
@@ -96,6 +115,22 @@ async def of_order(conn: ReadConn, order_id: OrderId) -> list[Found]:
     return [found_of(row) for row in await conn.fetch(Q.of_order, order_id, PER_ORDER_MAX)]
 
 
+async def page(conn: ReadConn, wanted: Wanted, *, after: Place | None, limit: int) -> list[Found]:
+    """Payments with their latest attempts in order of creation, from behind `after`."""
+    rows = await conn.fetch(
+        Q.page,
+        wanted.merchant_id,
+        wanted.order_id,
+        wanted.status,
+        wanted.created_from,
+        wanted.created_before,
+        None if after is None else after.created_at,
+        None if after is None else after.payment_id,
+        limit,
+    )
+    return [found_of(row) for row in rows]
+
+
 async def move(tx: WriteTx, moves: Sequence[PaymentMove], at: dt.datetime) -> list[Payment]:
     """Compare-and-set each payment and log the move; returns them as they are now."""
     if not moves:
@@ -139,5 +174,7 @@ def found_of(row: Record) -> Found:
         correlation_id=row["correlation_id"],
         version=row["version"],
         event_seq=row["event_seq"],
+        refund_reserved_minor=row["refund_reserved_minor"],
+        refunded_minor=row["refunded_minor"],
     )
     return Found(payment=payment, attempt=attempt_of(row), txn_owner=row["txn_owner"])

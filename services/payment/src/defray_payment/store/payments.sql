@@ -12,7 +12,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::te
 -- Read under the payables' locks: nothing of these orders changes until the transaction ends.
 SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
-       p.correlation_id, p.version, p.event_seq,
+       p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
        a.action_expires_at, a.account_id, a.payer_sealed, o.payment_id AS txn_owner
 FROM unnest($1::text[], $2::text[], $3::text[]) AS c (attempt_no, channel, txn_id)
@@ -23,7 +23,7 @@ LEFT JOIN payment o ON o.channel = c.channel AND o.channel_txn_id = c.txn_id AND
 -- name: live_of_orders
 SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
-       p.correlation_id, p.version, p.event_seq,
+       p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
        a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
 FROM payment p
@@ -34,7 +34,7 @@ ORDER BY p.payment_id
 -- name: by_ids
 SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
-       p.correlation_id, p.version, p.event_seq,
+       p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
        a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
 FROM payment p
@@ -44,7 +44,7 @@ WHERE p.payment_id = ANY($1::uuid[])
 -- name: of_order
 SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
-       p.correlation_id, p.version, p.event_seq,
+       p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
        a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
 FROM payment p
@@ -76,3 +76,18 @@ logged AS (
   SELECT n.payment_id, n.version, m.from_status, m.status, m.cause, n.correlation_id, $9
   FROM moved n JOIN wish m ON m.payment_id = n.payment_id)
 SELECT count(*) FROM moved
+
+-- name: page
+SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
+       p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
+       p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
+       a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
+       a.action_expires_at, a.account_id, a.payer_sealed, NULL::uuid AS txn_owner
+FROM payment p
+JOIN attempt a ON a.attempt_no = p.attempt_no
+WHERE p.merchant_id = $1 AND ($2::uuid IS NULL OR p.order_id = $2)
+  AND ($3::text IS NULL OR p.status = $3) AND ($4::timestamptz IS NULL OR p.created_at >= $4)
+  AND ($5::timestamptz IS NULL OR p.created_at < $5)
+  AND ($6::timestamptz IS NULL OR (p.created_at, p.payment_id) > ($6, $7::uuid))
+ORDER BY p.created_at, p.payment_id
+LIMIT $8
