@@ -8,14 +8,17 @@ from typing import Any
 from defray_kernel.contracts import order_v1
 from defray_kernel.contracts.envelope import Cause, Event, EventData
 from defray_kernel.idempotency import Claim as Key
-from defray_kernel.ids import MerchantId, OrderId, PaymentId, show, uuid7
+from defray_kernel.ids import MerchantId, OrderId, PaymentId, RefundId, show, uuid7
 from defray_kernel.money import Money
 from defray_payment.commands.apply_channel_report import ApplyChannelReport
+from defray_payment.commands.apply_refund_report import ApplyRefundReport
+from defray_payment.commands.ask_refund import AskRefund
 from defray_payment.commands.start_payment import StartPayment
 from defray_payment.domain.attempt import Attempt, AttemptStatus, number_of
 from defray_payment.domain.payable import OrderTerms, Payable, PayableStatus
 from defray_payment.domain.payment import Payment, PaymentStatus
-from defray_payment.domain.reports import ChannelAccount, Claim, Report, Source
+from defray_payment.domain.refund import Refund, RefundReason, RefundStatus
+from defray_payment.domain.reports import ChannelAccount, Claim, RefundClaim, RefundReport, Report, Source
 from defray_payment.store.callbacks import Callback
 
 NOW = dt.datetime(2026, 11, 24, 10, 0, tzinfo=dt.UTC)
@@ -196,3 +199,95 @@ def order_event(event_class: type[EventData], of: OrderTerms, sequence: int, **c
         traceparent=None,
         data=event_class(**(values | changes)),
     )
+
+
+def refund(of: Payment | None = None, status: RefundStatus = RefundStatus.REQUESTED, **changes: object) -> Refund:
+    """A refund of the whole of a paid payment."""
+    of = of or payment(PaymentStatus.SUCCEEDED, channel_txn_id="42X", paid_at=NOW)
+    ended = {
+        RefundStatus.SUCCEEDED: {"done_at": NOW},
+        RefundStatus.FAILED: {"failure_code": "refund_failed"},
+    }.get(status, {"next_query_at": NOW})
+    values: dict[str, Any] = {
+        "refund_id": RefundId(uuid7()),
+        "payment_id": of.payment_id,
+        "order_id": of.order_id,
+        "merchant_id": of.merchant_id,
+        "channel": of.channel,
+        "account_id": None,
+        "attempt_no": of.attempt_no,
+        "channel_txn_id": of.channel_txn_id or "42X",
+        "total": of.amount,
+        "amount": of.amount,
+        "reason": RefundReason.MERCHANT,
+        "note": "refund",
+        "refund_no": number_of(uuid7()),
+        "status": status,
+        "doubt": True,
+        "query_count": 0,
+        "next_query_at": None,
+        "channel_refund_id": None,
+        "done_at": None,
+        "failure_code": None,
+        "correlation_id": of.correlation_id,
+        "created_at": NOW,
+        "version": 1,
+        "event_seq": 1,
+    }
+    return Refund(**(values | ended | changes))
+
+
+def refund_claim(of: Refund, kind: RefundReport, **changes: object) -> RefundClaim:
+    """What the channel truthfully says of a refund."""
+    values: dict[str, Any] = {
+        "report": kind,
+        "source": Source.QUERY,
+        "channel": "wechat",
+        "refund_no": of.refund_no,
+        "attempt_no": of.attempt_no,
+        "amount_minor": of.amount.minor,
+        "currency": of.amount.currency,
+    }
+    return RefundClaim(**(values | changes))
+
+
+def refund_report(
+    of: Refund, kind: RefundReport, *, callback_id: str | None = None, **changes: object
+) -> ApplyRefundReport:
+    """An answer of the channel, or with an id its callback."""
+    if callback_id is None:
+        claim_ = refund_claim(of, kind, **changes)
+        return ApplyRefundReport(claim=claim_, account=ACCOUNT, cause=f"{claim_.source}:{of.refund_no}:{kind}")
+    told = refund_claim(of, kind, **({"source": Source.CALLBACK} | changes))
+    heard = Callback(
+        channel="wechat",
+        callback_id=callback_id,
+        attempt_no=of.refund_no,
+        digest=hashlib.sha256(repr(told).encode()).digest(),
+        raw_sealed=b"sealed",
+        received_at=NOW,
+    )
+    return ApplyRefundReport(claim=told, account=ACCOUNT, cause=heard.cause, callback=heard)
+
+
+def ask(of: Payment, amount_minor: int, *, key: str | None = None, **changes: object) -> AskRefund:
+    """A merchant's wish to send money back."""
+    values: dict[str, Any] = {
+        "key": Key(
+            scope=f"{of.merchant_id.hex}:ask_refund",
+            key=key or uuid7().hex,
+            request_hash=hashlib.sha256(str(amount_minor).encode()).digest(),
+            mode="conversation",
+        ),
+        "order_id": of.order_id,
+        "payment_id": of.payment_id,
+        "amount_minor": amount_minor,
+        "note": "refund",
+        "refund_id": RefundId(uuid7()),
+        "refund_no": number_of(uuid7()),
+        "refunds_max": 50,
+        "window": dt.timedelta(days=365),
+        "first_query_at": NOW + dt.timedelta(seconds=9),
+        "cause": Cause(correlation_id="cid-request"),
+    }
+    return AskRefund(**(values | changes))

@@ -11,16 +11,22 @@ from defray_kernel.ids import show
 from defray_kernel.problems import registry
 from defray_payment.commands import (
     apply_channel_report,
+    apply_refund_report,
+    ask_refund,
     project_order,
     start_payment,
 )
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
+from defray_payment.commands.apply_refund_report import ApplyRefundReport, RefundApplied
+from defray_payment.commands.ask_refund import AskRefund, RefundOutcome, SendRefund
 from defray_payment.commands.start_payment import Send, StartOutcome, StartPayment
 from defray_payment.domain.payable import OrderTerms
+from defray_payment.domain.payment import Payment
+from defray_payment.domain.refund import Refund
 from defray_payment.domain.reports import Report
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
 
-from .given import NOW, report, start
+from .given import NOW, ask, callback, report, start
 
 
 class World:
@@ -44,6 +50,39 @@ class World:
         async with self.database.transaction() as tx:
             resolved = await apply_channel_report.resolve(commands, tx)
             return await apply_channel_report.handle(resolved, tx, self.clock)
+
+    async def paid(self, of: OrderTerms) -> Payment:
+        """The order's payment, with its money kept."""
+        begun = await self.opened(of)
+        (applied,) = await self.apply(callback(begun.attempt.attempt_no, f"EV-{begun.attempt.attempt_no}"))
+        assert applied.payment is not None
+        return applied.payment
+
+    async def ask_refund(self, *commands: AskRefund) -> list[RefundOutcome]:
+        async with self.database.transaction() as tx:
+            return await ask_refund.handle(commands, tx, self.clock, answers=self.answers)
+
+    async def asked(self, of: Payment, amount_minor: int) -> Refund:
+        """A refund that the channel is to be called for."""
+        (outcome,) = await self.ask_refund(ask(of, amount_minor))
+        assert isinstance(outcome, SendRefund)
+        return outcome.refund
+
+    async def hear_of_refund(self, *commands: ApplyRefundReport) -> list[RefundApplied]:
+        async with self.database.transaction() as tx:
+            resolved = await apply_refund_report.resolve(commands, tx)
+            return await apply_refund_report.handle(resolved, tx, self.clock)
+
+    async def sums(self, of: Payment) -> tuple[int, int]:
+        """What is spoken for, and what has gone back."""
+        sql = "SELECT refund_reserved_minor, refunded_minor FROM payment WHERE payment_id = $1"
+        ((reserved, refunded),) = await self.rows(sql, of.payment_id)
+        return reserved, refunded
+
+    async def refunds(self) -> list[tuple[str, str, int]]:
+        """Reason, status and amount of all refunds, oldest first."""
+        found = await self.rows("SELECT reason, status, amount_minor FROM refund ORDER BY refund_id")
+        return [(reason, status, minor) for reason, status, minor in found]
 
     async def opened(self, of: OrderTerms) -> Send:
         begun = await self.begun(of)
