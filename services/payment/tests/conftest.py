@@ -134,7 +134,7 @@ async def channel_process(
     """The channel as a process of its own, one for all tests."""
     folder = tmp_path_factory.mktemp("simulator")
     shutil.copytree(channel_keys, folder / "keys")
-    async with WechatSimulator(folder, ["--retry-scale", "0.001"]) as running:
+    async with WechatSimulator(folder, ["--retry-scale", "0.001", "--refund-gap-s", "0"]) as running:
         yield running
 
 

@@ -82,6 +82,7 @@ def test_what_fails_a_check_or_is_not_known_moves_nothing() -> None:
         ({"merchant_ref": "1900000110"}, CaseReason.MERCHANT_MISMATCH),
         ({"app_ref": "wx0"}, CaseReason.APP_MISMATCH),
         ({"attempt_no": "0" * 26}, CaseReason.ATTEMPT_MISMATCH),
+        ({"currency": None}, None),  # WeChat's callbacks leave it out
         ({"currency": "USD"}, CaseReason.CURRENCY_MISMATCH),
         ({"amount_minor": PRICE.minor - 1}, CaseReason.AMOUNT_MISMATCH),
         ({"amount_minor": -PRICE.minor}, CaseReason.AMOUNT_MISMATCH),

@@ -17,7 +17,6 @@ from defray_payment.domain.attempt import Attempt
 from defray_payment.domain.checks import Check
 from defray_payment.domain.payment import Payment, Repeated
 from defray_payment.domain.refund import (
-    ENDED,
     UNRESOLVED_AFTER,
     Refund,
     RefundMoved,
@@ -144,7 +143,8 @@ class _Batch:
                 self._case(command, reason, refund.payment_id, refund)
             case _:
                 assert_never(answer)
-        if after.status not in ENDED and self.now - refund.created_at >= UNRESOLVED_AFTER:
+        waits = after.status in {RefundStatus.REQUESTED, RefundStatus.PROCESSING}
+        if waits and self.now - refund.created_at >= UNRESOLVED_AFTER:
             self._case(command, CaseReason.REFUND_UNRESOLVED, refund.payment_id, refund, cause="unresolved")
         if after != refund:
             after = replace(after, version=refund.version + 1)

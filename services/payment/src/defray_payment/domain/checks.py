@@ -72,7 +72,7 @@ def examine_refund(claim: RefundClaim, refund: Refund, account: ChannelAccount) 
         _equal("merchant", CaseReason.MERCHANT_MISMATCH, account.merchant_ref, claim.merchant_ref, required=False),
         _equal("app", CaseReason.APP_MISMATCH, account.app_ref, claim.app_ref, required=False),
         _equal("attempt", CaseReason.ATTEMPT_MISMATCH, refund.attempt_no, claim.attempt_no, required=False),
-        _equal("currency", CaseReason.CURRENCY_MISMATCH, refund.amount.currency, claim.currency, required=done),
+        _equal("currency", CaseReason.CURRENCY_MISMATCH, refund.amount.currency, claim.currency, required=False),
         _equal("amount", CaseReason.AMOUNT_MISMATCH, refund.amount.minor, claim.amount_minor, required=done),
     ]
     if refund.account_id is not None:
