@@ -48,6 +48,7 @@ def test_up_runs_until_ctrl_c_and_leaves_nothing_behind(up_output: Path) -> None
         assert _ask("clock", "advance", "1h30m").stdout.split()[0] == str(ahead + 5400)
         assert _ask("clock", "advance", "backwards").returncode == 1
         assert (_ask("parked", "list").returncode, _ask("parked", "list").stdout) == (0, "")
+        assert (_ask("cases", "list").returncode, _ask("cases", "list").stdout) == (0, "")
         for channel in ("wechat", "alipay"):
             assert json.loads(_ask("channel", "statistics", channel).stdout)["orders_paid"] >= 0
         refused = _ask("up")

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from defray_sandbox.case_levers import cases_app
 from defray_sandbox.channel_levers import channel_app
+from defray_sandbox.service_verbs import run_and_echo
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.paths import in_use, stack_paths
 from defray_sandbox.timeline import Timeline
@@ -19,6 +21,7 @@ clock_app = typer.Typer(help="Business time: expiry, due dates, retries and cut-
 app.add_typer(clock_app, name="clock")
 parked_app = typer.Typer(help="Keys whose events wait behind one that failed.", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
+app.add_typer(cases_app, name="cases")
 app.add_typer(channel_app, name="channel")
 
 Postgres = Annotated[str | None, typer.Option(help="A PostgreSQL of your own: a DSN that may create roles.")]
@@ -113,17 +116,7 @@ def clean() -> None:
 
 
 def _parked(service: str, arguments: Sequence[str], *, prefix: str = "") -> int:
-    from defray_sandbox.parked import run_verb
-    from defray_sandbox.up import open_site
-
-    try:
-        code, said = run_verb(open_site(), service, arguments)
-    except StackError as error:
-        Timeline().fail(error)
-        return 1
-    for line in said.splitlines():
-        typer.echo(prefix + line)
-    return code
+    return run_and_echo(service, ["parked", *arguments], prefix=prefix)
 
 
 def _run(work: Coroutine[Any, Any, int], timeline: Timeline) -> int:
