@@ -16,13 +16,15 @@ from defray_kernel.contracts.order_v1 import (
     OrderItemV1,
     OrderPaid,
     OrderPlaced,
+    OrderRefunded,
     OrderStateV1,
     OrderStatus,
 )
-from defray_kernel.contracts.payment_v1 import PaymentStatus
+from defray_kernel.contracts.payment_v1 import PaymentStatus, RefundReason, RefundStatus
 from defray_kernel.ids import show
 from defray_order.domain.order import Order, OrderState
 from defray_order.domain.payment import OrderPayment
+from defray_order.domain.refund import OrderRefund
 
 
 class PaymentShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +39,24 @@ class PaymentShown(msgspec.Struct, frozen=True, kw_only=True):
     paid_at: dt.datetime | None
 
 
+class RefundShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund of one of the order's payments as the payment service told it last; amounts in minor units."""
+
+    refund_id: str
+    payment_id: str
+    status: RefundStatus
+    reason: RefundReason
+    amount_minor: int
+    currency: str
+    requested_at: dt.datetime
+    done_at: dt.datetime | None
+
+
 class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     """An order as its merchant sees it; amounts in minor units of `currency`, times RFC 3339 in UTC.
 
     `payment_token` stands in the reply to `POST /v1/orders` alone, and only when there is something to pay.
+    `refunded_minor` is what has gone back of the payment that paid the order; `refunds` are those of all its payments.
     """
 
     order_id: str
@@ -57,6 +73,9 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     paid_at: dt.datetime | None
     payment_id: str | None
     correlation_id: str
+    # Defaults, because answers that were stored before there were refunds are still replayed.
+    refunded_minor: int = 0
+    refunds: list[RefundShown] = []
     payment_token: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -73,14 +92,16 @@ def for_state(order: Order) -> OrderStateV1 | None:
             return OrderCancelled(**_public(order))
         case OrderState.EXPIRED:
             return OrderExpired(**_public(order))
-        case OrderState.FULFILLED | OrderState.PARTIALLY_REFUNDED | OrderState.REFUNDED:
-            return None  # No report leads there yet; their events are defined with the reports that do.
+        case OrderState.PARTIALLY_REFUNDED | OrderState.REFUNDED:
+            return OrderRefunded(**_public(order))
+        case OrderState.FULFILLED:
+            return None  # No report leads there yet; its event is defined with the report that does.
         case _:
             assert_never(order.state)
 
 
-def shown(order: Order, payments: Sequence[OrderPayment]) -> OrderShown:
-    """The order with its payments, as the API shows it."""
+def shown(order: Order, payments: Sequence[OrderPayment], refunds: Sequence[OrderRefund] = ()) -> OrderShown:
+    """The order with its payments and refunds, as the API shows it."""
     return OrderShown(
         **_public(order),
         correlation_id=order.correlation_id,
@@ -95,6 +116,19 @@ def shown(order: Order, payments: Sequence[OrderPayment]) -> OrderShown:
                 paid_at=p.paid_at,
             )
             for p in payments
+        ],
+        refunds=[
+            RefundShown(
+                refund_id=show("rfd", r.refund_id),
+                payment_id=show("pay", r.payment_id),
+                status=r.status,
+                reason=r.reason,
+                amount_minor=r.amount.minor,
+                currency=r.amount.currency,
+                requested_at=r.requested_at,
+                done_at=r.done_at,
+            )
+            for r in refunds
         ],
     )
 
@@ -124,4 +158,5 @@ def _public(order: Order) -> dict[str, Any]:
         "closing_reason": order.closing_reason,
         "paid_at": order.paid_at,
         "payment_id": None if order.payment_id is None else show("pay", order.payment_id),
+        "refunded_minor": order.refunded_minor,
     }

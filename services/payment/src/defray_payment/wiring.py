@@ -17,6 +17,7 @@ from defray_kernel.consumer import Consumer
 from defray_kernel.contracts import merchant_v1
 from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
+from defray_kernel.errors import ConfigInvalid
 from defray_kernel.http import Edge
 from defray_kernel.kafka import Kafka
 from defray_kernel.merchants import MerchantDirectory
@@ -37,7 +38,7 @@ from defray_payment.commands.manage_accounts import AddAccount
 from defray_payment.commands.query_attempts import QueryAttempts
 from defray_payment.commands.query_refunds import QueryRefunds
 from defray_payment.commands.repair import Repair
-from defray_payment.entrypoints import account_verbs, accounts, case_verbs, operators, seeds
+from defray_payment.entrypoints import account_verbs, accounts, case_verbs, key_verbs, operators, seeds
 from defray_payment.entrypoints.account_refresh import AccountRefresh
 from defray_payment.entrypoints.accounts import AccountDesk, AccountsApi
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
@@ -295,7 +296,17 @@ async def _cases(settings: Settings, arguments: argparse.Namespace) -> int:
         return await case_verbs.run(CaseDesk(database=database, clock=clock), arguments)
 
 
+async def _rotate_keys(settings: Settings, arguments: argparse.Namespace) -> int:
+    if not settings.database_owner_dsn:
+        raise ConfigInvalid("config_invalid: DEFRAY_PAYMENT_DATABASE_OWNER_DSN: is missing")
+    clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
+    envelope = Envelope.from_file(settings.encryption_keys_file)
+    async with Database.open(settings.database_owner_dsn, pool_size_max=2, name="defray-payment-keys") as database:
+        return await key_verbs.run(database, clock, envelope, arguments)
+
+
 VERBS: Final = (
+    Verb(name=key_verbs.NAME, declare=key_verbs.declare, run=_rotate_keys),
     Verb(name=account_verbs.NAME, declare=account_verbs.declare, run=_channel_account),
     Verb(name=case_verbs.NAME, declare=case_verbs.declare, run=_cases),
 )

@@ -13,6 +13,7 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(order_v1.OrderPaid, tell_merchants.handle),
     Subscription(order_v1.OrderCancelled, tell_merchants.handle),
     Subscription(order_v1.OrderExpired, tell_merchants.handle),
+    Subscription(order_v1.OrderRefunded, tell_merchants.handle),
     Subscription(payment_v1.PaymentCreated, tell_merchants.handle),
     Subscription(payment_v1.PaymentPending, tell_merchants.handle),
     Subscription(payment_v1.PaymentSucceeded, tell_merchants.handle),
@@ -20,4 +21,8 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(payment_v1.PaymentClosed, tell_merchants.handle),
     Subscription(payment_v1.PaymentPaidLate, tell_merchants.handle),
     Subscription(payment_v1.PaymentDuplicate, tell_merchants.handle),
+    Subscription(payment_v1.RefundRequested, tell_merchants.handle),
+    Subscription(payment_v1.RefundSucceeded, tell_merchants.handle),
+    Subscription(payment_v1.RefundFailed, tell_merchants.handle),
+    Subscription(payment_v1.RefundAbnormal, tell_merchants.handle),
 )

@@ -34,6 +34,7 @@ class Report(StrEnum):
     PAYMENT_SUCCEEDED = "payment_succeeded"
     PAYABLE_CANCELLED = "payable_cancelled"  # nothing can be paid any more, because somebody asked to end it
     PAYABLE_EXPIRED = "payable_expired"  # the same, because its time was up
+    MONEY_REFUNDED = "money_refunded"  # so much of a payment has gone back so far
 
 
 class Refusal(StrEnum):
@@ -42,6 +43,7 @@ class Refusal(StrEnum):
     MERCHANT_MISMATCH = "merchant_mismatch"
     CURRENCY_MISMATCH = "currency_mismatch"
     AMOUNT_MISMATCH = "amount_mismatch"
+    REFUND_EXCEEDS_TOTAL = "refund_exceeds_total"
     PAID_BY_ANOTHER = "paid_by_another"
     ALREADY_PAID = "already_paid"
     ALREADY_ENDED = "already_ended"
@@ -66,7 +68,10 @@ class OrderItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event."""
+    """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event.
+
+    `refunded_minor` is what has gone back of the payment that paid it, in minor units of the total's currency.
+    """
 
     order_id: OrderId
     merchant_id: MerchantId
@@ -80,13 +85,17 @@ class Order:
     closing_reason: ClosingReason | None = None
     paid_at: dt.datetime | None = None
     payment_id: PaymentId | None = None
+    refunded_minor: int = 0
     version: int = 1
     event_seq: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """A report with its content; `money`, `payment_id` and `reason` where the report has them."""
+    """A report with its content; `money`, `payment_id` and `reason` where the report has them.
+
+    `money` is what the payment collected or, where money went back, the sum of its refunds so far.
+    """
 
     report: Report
     merchant_id: MerchantId
@@ -142,6 +151,8 @@ def decide(order: Order, reported: Reported) -> Decision:
         return Refused(reason=Refusal.MERCHANT_MISMATCH)
     if reported.money is not None and reported.money.currency != order.total.currency:
         return Refused(reason=Refusal.CURRENCY_MISMATCH)
+    if reported.report is Report.MONEY_REFUNDED:
+        return _when_refunded(order, reported)
     if reported.money is not None and reported.money != order.total:
         return Refused(reason=Refusal.AMOUNT_MISMATCH)
     target = TRANSITIONS.get((order.state, reported.report))
@@ -161,6 +172,26 @@ def _when_paid(order: Order, reported: Reported) -> Repeated | Refused:
     if reported.payment_id != order.payment_id:
         return Refused(reason=Refusal.PAID_BY_ANOTHER)
     return Repeated()
+
+
+def _when_refunded(order: Order, reported: Reported) -> Decision:
+    assert reported.money is not None
+    if order.payment_id is None or reported.payment_id != order.payment_id:
+        return Repeated()  # Late or second money went back: the order was never paid with it.
+    if reported.money.minor > order.total.minor:
+        return Refused(reason=Refusal.REFUND_EXCEEDS_TOTAL)
+    # The sum only grows; a smaller one is old news.
+    if reported.money.minor <= order.refunded_minor:
+        return Repeated()
+    whole = reported.money == order.total
+    return Moved(
+        order=dataclasses.replace(
+            order,
+            state=OrderState.REFUNDED if whole else OrderState.PARTIALLY_REFUNDED,
+            refunded_minor=reported.money.minor,
+            version=order.version + 1,
+        )
+    )
 
 
 def _moved(order: Order, target: OrderState, reported: Reported) -> Order:

@@ -22,7 +22,7 @@ from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Tol
 from defray_order.domain import totals
 from defray_order.domain.order import OrderItem
 from defray_order.entrypoints.payment_token import PaymentTokens
-from defray_order.store import order_payments, orders
+from defray_order.store import order_payments, order_refunds, orders
 
 PROBLEMS: Final = (
     ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
@@ -145,7 +145,8 @@ async def _look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -
     order = (await orders.get(conn, [order_id])).get(order_id)
     if order is None or order.merchant_id != merchant_id:
         return None
-    return announce.shown(order, await order_payments.of_orders(conn, [order_id]))
+    payments = await order_payments.of_orders(conn, [order_id])
+    return announce.shown(order, payments, await order_refunds.of_orders(conn, [order_id]))
 
 
 def _command(call: Call[OrderBody]) -> PlaceOrder:

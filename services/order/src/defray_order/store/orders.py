@@ -111,6 +111,7 @@ async def move(tx: WriteTx, orders: Sequence[Order]) -> None:
         [o.closing_reason for o in orders],
         [o.paid_at for o in orders],
         [o.payment_id for o in orders],
+        [o.refunded_minor for o in orders],
         [o.version for o in orders],
         [o.event_seq for o in orders],
     )
@@ -158,6 +159,7 @@ def _order(row: Record, items: Mapping[UUID, Sequence[OrderItem]]) -> Order:
         closing_reason=row["closing_reason"],
         paid_at=row["paid_at"],
         payment_id=row["payment_id"],
+        refunded_minor=row["refunded_minor"],
         version=row["version"],
         event_seq=row["event_seq"],
     )

@@ -29,7 +29,7 @@ SELECT order_id FROM orders WHERE merchant_id = $1 AND merchant_order_no = $2
 
 -- name: get
 SELECT order_id, merchant_id, merchant_order_no, state, currency, amount_minor, correlation_id, placed_at, expires_at,
-       closing_reason, paid_at, payment_id, version, event_seq
+       closing_reason, paid_at, payment_id, refunded_minor, version, event_seq
 FROM orders
 WHERE order_id = ANY ($1::uuid[])
 
@@ -45,10 +45,10 @@ ORDER BY order_id, line
 
 -- name: move
 UPDATE orders o
-SET state = m.state, closing_reason = m.closing_reason, paid_at = m.paid_at, payment_id = m.payment_id, version = m.version,
-    event_seq = m.event_seq
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::uuid[], $6::integer[], $7::integer[])
-  AS m (order_id, state, closing_reason, paid_at, payment_id, version, event_seq)
+SET state = m.state, closing_reason = m.closing_reason, paid_at = m.paid_at, payment_id = m.payment_id,
+    refunded_minor = m.refunded_minor, version = m.version, event_seq = m.event_seq
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::uuid[], $6::bigint[], $7::integer[], $8::integer[])
+  AS m (order_id, state, closing_reason, paid_at, payment_id, refunded_minor, version, event_seq)
 WHERE o.order_id = m.order_id AND o.version = m.version - 1
 RETURNING o.order_id
 

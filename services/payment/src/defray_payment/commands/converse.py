@@ -29,6 +29,7 @@ from defray_payment.domain.attempt import END_AFTER_EXPIRY, Attempt, AttemptStat
 from defray_payment.domain.payment import Payment
 from defray_payment.domain.refusals import FailureCode
 from defray_payment.domain.reports import Claim, Report, Source
+from defray_payment.domain.seals import action_context, payer_context
 
 CALLS_MAX: Final = 4
 """The most calls that one conversation about an attempt makes."""
@@ -139,21 +140,6 @@ def claim_of_view(channel: str, source: Source, view: PaymentView) -> Claim:
         channel_txn_id=view.channel_txn_id,
         paid_at=view.paid_at,
     )
-
-
-def action_context(attempt_no: str) -> str:
-    """The place that a sealed next action is bound to."""
-    return f"attempt.action:{attempt_no}"
-
-
-def payer_context(attempt_no: str) -> str:
-    """The place that what is known of an attempt's payer is bound to."""
-    return f"attempt.payer:{attempt_no}"
-
-
-def callback_context(channel: str, callback_id: str) -> str:
-    """The place that a sealed raw callback is bound to."""
-    return f"callback.raw:{channel}:{callback_id}"
 
 
 def first_query_at(now: dt.datetime, channel_timeout_s: float) -> dt.datetime:

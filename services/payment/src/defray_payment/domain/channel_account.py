@@ -5,6 +5,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from defray_kernel.ids import MerchantId
+from defray_payment.domain.seals import account_context
 
 
 class AccountStatus(StrEnum):
@@ -32,4 +33,4 @@ class HeldAccount:
     @property
     def context(self) -> str:
         """The place that its keys are sealed for."""
-        return f"channel_account.secrets:{self.account_id}"
+        return account_context(self.account_id)

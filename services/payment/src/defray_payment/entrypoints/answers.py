@@ -9,11 +9,11 @@ from defray_kernel.crypto import Envelope
 from defray_kernel.problems import Problem, ProblemKind, Problems
 from defray_payment import announce
 from defray_payment.announce import PaymentBody
-from defray_payment.commands.converse import action_context
 from defray_payment.domain.attempt import UNSETTLED, Attempt
 from defray_payment.domain.payment import LIVE, Payment, PaymentStatus
 from defray_payment.domain.refund import Refund, RefundStatus
 from defray_payment.domain.refusals import FailureCode, RefundRefusal, StartRefusal
+from defray_payment.domain.seals import action_context
 
 PROBLEMS: Final = (
     ProblemKind(code="unsupported_channel", status=422, title="This channel is not offered"),

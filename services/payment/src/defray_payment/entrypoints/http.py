@@ -25,13 +25,14 @@ from defray_payment.channels.registry import Channels
 from defray_payment.channels.spi import Capabilities, Payer
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
 from defray_payment.commands.ask_close import AskClose
-from defray_payment.commands.converse import Converser, first_query_at, payer_context
+from defray_payment.commands.converse import Converser, first_query_at
 from defray_payment.commands.record_answer import RecordAnswer
 from defray_payment.commands.repair import Repair
 from defray_payment.commands.start_payment import Send, StartOutcome, StartPayment, Told
 from defray_payment.domain.attempt import Attempt, number_of
 from defray_payment.domain.payable import OrderTerms
 from defray_payment.domain.payment import LIVE
+from defray_payment.domain.seals import payer_context
 from defray_payment.entrypoints.answers import Answers
 from defray_payment.entrypoints.tokens import PaymentToken
 from defray_payment.store import payables, payments

@@ -26,10 +26,11 @@ from defray_payment.channels.spi import Acknowledgement, Notice, PaymentView, Re
 from defray_payment.commands import keep_undecided
 from defray_payment.commands.apply_channel_report import Applied, ApplyChannelReport
 from defray_payment.commands.apply_refund_report import ApplyRefundReport, RefundApplied
-from defray_payment.commands.converse import callback_context, claim_of_view
+from defray_payment.commands.converse import claim_of_view
 from defray_payment.commands.converse_refund import claim_of_refund_view
 from defray_payment.domain.refusals import CaseReason
 from defray_payment.domain.reports import Claim, Report, Source
+from defray_payment.domain.seals import callback_context
 from defray_payment.store.callbacks import Callback
 
 ANSWER_WITHIN_S: Final = 4.5
