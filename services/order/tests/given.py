@@ -12,6 +12,7 @@ MERCHANT, PAYMENT = MerchantId(uuid7()), PaymentId(uuid7())
 
 def order(state: OrderState) -> Order:
     paid = state in HOLDS_MONEY
+    refunded = {OrderState.PARTIALLY_REFUNDED: 100, OrderState.REFUNDED: 300}.get(state, 0)
     ended = state in {OrderState.CLOSING, OrderState.CANCELLED, OrderState.EXPIRED}
     return Order(
         order_id=OrderId(uuid7()),
@@ -26,6 +27,7 @@ def order(state: OrderState) -> Order:
         closing_reason="customer" if ended else None,
         paid_at=NOW if paid else None,
         payment_id=PAYMENT if paid else None,
+        refunded_minor=refunded,
         version=3,
         event_seq=2,
     )

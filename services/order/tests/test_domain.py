@@ -27,29 +27,32 @@ from .given import MERCHANT, NOW, PAYMENT, order
 
 PAID, FULFILLED = OrderState.PAID, OrderState.FULFILLED
 SUCCEEDED, CANCELLED, EXPIRED = Report.PAYMENT_SUCCEEDED, Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED
+REFUNDED = Report.MONEY_REFUNDED
 
-# Rows are states, columns the four reports: a state name = moves there, "=" = repeated, else the refusal.
+# Rows are states, columns the five reports: a state name = moves there, "=" = repeated, else the refusal. The refund's
+# sum is 2.00 of 3.00; of an order that its payment did not pay it says nothing.
 TABLE = """
-                    nothing_due      payment_succeeded  payable_cancelled  payable_expired
-PLACED              PAID             PAID               not_closing        not_closing
-CLOSING             not_closing      PAID               CANCELLED          EXPIRED
-PAID                paid_by_another  =                  already_paid       already_paid
-FULFILLED           paid_by_another  =                  already_paid       already_paid
-PARTIALLY_REFUNDED  paid_by_another  =                  already_paid       already_paid
-REFUNDED            paid_by_another  =                  already_paid       already_paid
-CANCELLED           already_ended    already_ended      =                  already_ended
-EXPIRED             already_ended    already_ended      already_ended      =
+                    nothing_due      payment_succeeded  payable_cancelled  payable_expired  money_refunded
+PLACED              PAID             PAID               not_closing        not_closing      =
+CLOSING             not_closing      PAID               CANCELLED          EXPIRED          =
+PAID                paid_by_another  =                  already_paid       already_paid     PARTIALLY_REFUNDED
+FULFILLED           paid_by_another  =                  already_paid       already_paid     PARTIALLY_REFUNDED
+PARTIALLY_REFUNDED  paid_by_another  =                  already_paid       already_paid     PARTIALLY_REFUNDED
+REFUNDED            paid_by_another  =                  already_paid       already_paid     =
+CANCELLED           already_ended    already_ended      =                  already_ended    =
+EXPIRED             already_ended    already_ended      already_ended      =                =
 """
 
 
 def reported(report: Report) -> Reported:
     ends = {CANCELLED: "customer", EXPIRED: "expired"}
+    minor = {SUCCEEDED: 300, REFUNDED: 200}.get(report)
     return Reported(
         report=report,
         merchant_id=MERCHANT,
         at=NOW,
-        money=Money(minor=300, currency="CNY") if report is SUCCEEDED else None,
-        payment_id=PAYMENT if report is SUCCEEDED else None,
+        money=None if minor is None else Money(minor=minor, currency="CNY"),
+        payment_id=None if minor is None else PAYMENT,
         reason=ends.get(report),  # type: ignore[arg-type]
     )
 
@@ -112,6 +115,45 @@ def test_a_second_payment_is_no_repeat(state: OrderState) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "sum_minor", "told"),
+    [
+        (PAID, 300, "REFUNDED"),
+        (PAID, 1, "PARTIALLY_REFUNDED"),
+        (PAID, 0, "="),
+        (PAID, 301, Refusal.REFUND_EXCEEDS_TOTAL),
+        (OrderState.PARTIALLY_REFUNDED, 101, "PARTIALLY_REFUNDED"),
+        (OrderState.PARTIALLY_REFUNDED, 100, "="),
+        (OrderState.PARTIALLY_REFUNDED, 99, "="),
+        (OrderState.PARTIALLY_REFUNDED, 300, "REFUNDED"),
+        (OrderState.REFUNDED, 300, "="),
+        (OrderState.REFUNDED, 301, Refusal.REFUND_EXCEEDS_TOTAL),
+    ],
+)
+def test_the_sum_that_went_back_only_grows_and_never_beyond_the_total(
+    state: OrderState, sum_minor: int, told: str
+) -> None:
+    before = order(state)
+    decision = decide(before, dataclasses.replace(reported(REFUNDED), money=Money(minor=sum_minor, currency="CNY")))
+    assert _told(decision) == told
+    if isinstance(decision, Moved):
+        kept = dataclasses.replace(decision.order, state=state, refunded_minor=before.refunded_minor, version=3)
+        assert (decision.order.refunded_minor, kept) == (sum_minor, before)
+
+
+@pytest.mark.parametrize("state", OrderState)
+def test_money_of_another_payment_going_back_does_not_touch_the_order(state: OrderState) -> None:
+    claim = dataclasses.replace(reported(REFUNDED), payment_id=PaymentId(uuid7()))
+    assert decide(order(state), claim) == Repeated()
+
+
+@pytest.mark.parametrize("change", [{"merchant_id": MerchantId(uuid7())}, {"money": Money(minor=1, currency="USD")}])
+def test_a_refund_in_another_name_or_currency_is_refused(change: dict[str, object]) -> None:
+    decision = decide(order(PAID), dataclasses.replace(reported(REFUNDED), **change))  # type: ignore[arg-type]
+    assert isinstance(decision, Refused)
+    assert decision.reason in {Refusal.MERCHANT_MISMATCH, Refusal.CURRENCY_MISMATCH}
+
+
+@pytest.mark.parametrize(
     ("total", "field"),
     [(300, None), (299, "amount_minor"), (301, "amount_minor")],
 )
@@ -129,8 +171,8 @@ TOLD = {
     "CLOSING": "order.closing.v1",
     "PAID": "order.paid.v1",
     "FULFILLED": None,
-    "PARTIALLY_REFUNDED": None,
-    "REFUNDED": None,
+    "PARTIALLY_REFUNDED": "order.refunded.v1",
+    "REFUNDED": "order.refunded.v1",
     "CANCELLED": "order.cancelled.v1",
     "EXPIRED": "order.expired.v1",
 }

@@ -14,11 +14,11 @@ from defray_kernel.db import Database
 from defray_kernel.errors import Poison, RetryLater
 from defray_kernel.ids import MerchantId, OrderId, show, uuid7
 from defray_kernel.money import Money
-from defray_order.commands import end_order, mark_order_paid, place_order, project_payment
+from defray_order.commands import end_order, mark_order_paid, mark_order_refunded, place_order, project_payment, project_refund
 from defray_order.commands.place_order import PlaceOrder
 from defray_order.domain.order import OrderItem
 from defray_order.entrypoints import consumers
-from defray_order.store import cases, order_payments, orders
+from defray_order.store import cases, order_payments, order_refunds, orders
 
 from .given import NOW
 
@@ -215,3 +215,92 @@ async def test_a_closed_payable_of_an_open_order_is_a_case(database: Database) -
     async with database.transaction() as tx:
         await end_order.handle([event(closed)], tx, CLOCK)
     assert (await state(database, order_id), await reasons(database)) == ("PLACED", ["not_closing"])
+
+
+def refund(type_: type[E], of: v1.PaymentSucceeded, *, amount: int, total: int, **changes: object) -> E:
+    facts: dict[str, Any] = {
+        "refund_id": show("rfd", uuid7()),
+        "payment_id": of.payment_id,
+        "order_id": of.order_id,
+        "merchant_id": of.merchant_id,
+        "status": "SUCCEEDED",
+        "reason": "merchant",
+        "amount_minor": amount,
+        "currency": "CNY",
+        "channel": "wechat",
+        "refund_no": "R" * 26,
+        "requested_at": NOW,
+        "payment_refunded_minor": total,
+        "done_at": NOW,
+    }
+    return type_(**(facts | changes))
+
+
+async def mark_refunded(database: Database, data: v1.RefundSucceeded, sequence: int = 2) -> None:
+    async with database.transaction() as tx:
+        await mark_order_refunded.handle([event(data, sequence)], tx, CLOCK)
+
+
+async def test_money_goes_back_in_parts_until_the_order_is_refunded(database: Database) -> None:
+    order_id = await placed(database)
+    paid = payment(v1.PaymentSucceeded, order_id)
+    await mark_paid(database, event(paid))
+    first = refund(v1.RefundSucceeded, paid, amount=100, total=100)
+    second = refund(v1.RefundSucceeded, paid, amount=50, total=150)
+    rest = refund(v1.RefundSucceeded, paid, amount=150, total=300)
+    for data in (first, first, second, first, rest, second, rest):
+        await mark_refunded(database, data)
+    assert (await state(database, order_id), await reasons(database)) == ("REFUNDED", [])
+    assert await told(database) == [
+        ("order.placed.v1", 1), ("order.paid.v1", 2),
+        ("order.refunded.v1", 3), ("order.refunded.v1", 4), ("order.refunded.v1", 5),
+    ]  # fmt: skip
+    assert (await history(database, order_id))[2:] == [
+        ("PAID", "PARTIALLY_REFUNDED", "money_refunded"),
+        ("PARTIALLY_REFUNDED", "PARTIALLY_REFUNDED", "money_refunded"),
+        ("PARTIALLY_REFUNDED", "REFUNDED", "money_refunded"),
+    ]
+    async with database.read() as conn:
+        known = await order_refunds.of_orders(conn, [order_id])
+        order = (await orders.get(conn, [order_id]))[order_id]
+    assert ([each.amount.minor for each in known], order.refunded_minor) == ([100, 50, 150], 300)
+
+
+async def test_money_of_another_payment_going_back_leaves_the_order_paid(database: Database) -> None:
+    order_id = await placed(database)
+    await mark_paid(database, event(payment(v1.PaymentSucceeded, order_id)))
+    second = payment(v1.PaymentSucceeded, order_id)
+    await mark_refunded(database, refund(v1.RefundSucceeded, second, amount=300, total=300, reason="duplicate"))
+    assert (await state(database, order_id), await reasons(database)) == ("PAID", [])
+    async with database.read() as conn:
+        (known,) = await order_refunds.of_orders(conn, [order_id])
+    assert (known.status, known.reason) == ("SUCCEEDED", "duplicate")
+
+
+async def test_the_refunds_copy_follows_the_sequence_not_the_order_of_arrival(database: Database) -> None:
+    order_id = await placed(database)
+    paid = payment(v1.PaymentSucceeded, order_id)
+    await mark_paid(database, event(paid))
+    refund_id = show("rfd", uuid7())
+
+    async def tell(type_: type[Any], sequence: int, status: str) -> str:
+        data = refund(type_, paid, amount=9, total=0, refund_id=refund_id, status=status, done_at=None)
+        async with database.transaction() as tx:
+            await project_refund.handle([event(data, sequence)], tx, CLOCK)
+        async with database.read() as conn:
+            (known,) = await order_refunds.of_orders(conn, [order_id])
+        return known.status
+
+    assert await tell(v1.RefundAbnormal, 2, "ABNORMAL") == "ABNORMAL"
+    assert await tell(v1.RefundRequested, 1, "REQUESTED") == "ABNORMAL"
+    assert await tell(v1.RefundFailed, 3, "FAILED") == "FAILED"
+
+
+async def test_more_going_back_than_the_order_cost_is_a_case(database: Database) -> None:
+    order_id = await placed(database)
+    paid = payment(v1.PaymentSucceeded, order_id)
+    await mark_paid(database, event(paid))
+    await mark_refunded(database, refund(v1.RefundSucceeded, paid, amount=301, total=301))
+    assert (await state(database, order_id), await reasons(database)) == ("PAID", ["refund_exceeds_total"])
+    with pytest.raises(Poison):
+        await mark_refunded(database, refund(v1.RefundSucceeded, paid, amount=1, total=1, payment_id="pay_1"))

@@ -12,7 +12,7 @@ from defray_kernel.db import Database
 from defray_kernel.sql import all_queries
 from defray_order import wiring
 from defray_order.domain.order import OrderState
-from defray_order.store import cases, order_payments, orders
+from defray_order.store import cases, order_payments, order_refunds, orders
 from defray_sandbox.stack.provision import ProvisionedDatabase
 
 from .given import NOW, PAYMENT, order
@@ -24,7 +24,7 @@ async def test_migrating_again_changes_nothing(migrated: ProvisionedDatabase) ->
 
 
 async def test_every_named_query_prepares(database: Database) -> None:
-    own = {orders.Q.path, order_payments.Q.path, cases.Q.path}
+    own = {orders.Q.path, order_payments.Q.path, order_refunds.Q.path, cases.Q.path}
     loaded = {queries.path: queries for queries in all_queries()}
     assert own <= set(loaded)
     failed = []
@@ -94,6 +94,7 @@ IMPOSSIBLE: tuple[dict[str, Any], ...] = (
     {"version": 0},
     {"event_seq": 2},
     {"merchant_order_no": "x" * 65},
+    {"state": OrderState.REFUNDED, "paid_at": NOW, "payment_id": PAYMENT},  # refunded without a sum
 )
 
 
