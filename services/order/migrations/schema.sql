@@ -197,6 +197,27 @@ CREATE TABLE order_payment (
 CREATE INDEX order_payment_of_order ON order_payment USING btree (order_id);
 GRANT INSERT, SELECT, UPDATE ON order_payment TO defray_order;
 
+CREATE TABLE order_refund (
+  refund_id uuid NOT NULL,
+  payment_id uuid NOT NULL,
+  order_id uuid NOT NULL,
+  status text NOT NULL,
+  reason text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL,
+  requested_at timestamp with time zone NOT NULL,
+  done_at timestamp with time zone,
+  last_seq integer NOT NULL,
+  CONSTRAINT order_refund_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_refund_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+  CONSTRAINT order_refund_last_seq_check CHECK ((last_seq >= 1)),
+  CONSTRAINT order_refund_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 32))),
+  CONSTRAINT order_refund_status_check CHECK (((length(status) >= 1) AND (length(status) <= 32))),
+  CONSTRAINT order_refund_pkey PRIMARY KEY (refund_id)
+);
+CREATE INDEX order_refund_of_order ON order_refund USING btree (order_id);
+GRANT INSERT, SELECT, UPDATE ON order_refund TO defray_order;
+
 CREATE TABLE order_transition (
   order_id uuid NOT NULL,
   version integer NOT NULL,
@@ -237,6 +258,7 @@ CREATE TABLE orders (
   payment_id uuid,
   version integer NOT NULL,
   event_seq integer NOT NULL,
+  refunded_minor bigint DEFAULT 0 NOT NULL,
   CONSTRAINT orders_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
   CONSTRAINT orders_check CHECK (((event_seq >= 1) AND (event_seq <= version))),
   CONSTRAINT orders_check1 CHECK ((expires_at > placed_at)),
@@ -248,13 +270,14 @@ CREATE TABLE orders (
   CONSTRAINT orders_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
   CONSTRAINT orders_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
   CONSTRAINT orders_merchant_order_no_check CHECK (((length(merchant_order_no) >= 1) AND (length(merchant_order_no) <= 64))),
+  CONSTRAINT orders_refunded_within_total CHECK ((((refunded_minor >= 0) AND (refunded_minor <= amount_minor)) AND ((state = 'PARTIALLY_REFUNDED'::text) = ((refunded_minor > 0) AND (refunded_minor < amount_minor))) AND ((state = 'REFUNDED'::text) = ((refunded_minor > 0) AND (refunded_minor = amount_minor))))),
   CONSTRAINT orders_state_check CHECK ((state = ANY (ARRAY['PLACED'::text, 'CLOSING'::text, 'PAID'::text, 'FULFILLED'::text, 'PARTIALLY_REFUNDED'::text, 'REFUNDED'::text, 'CANCELLED'::text, 'EXPIRED'::text]))),
   CONSTRAINT orders_version_check CHECK ((version >= 1)),
   CONSTRAINT orders_pkey PRIMARY KEY (order_id),
   CONSTRAINT orders_merchant_id_merchant_order_no_key UNIQUE (merchant_id, merchant_order_no)
 );
 CREATE UNIQUE INDEX orders_payment_pays_once ON orders USING btree (payment_id) WHERE (payment_id IS NOT NULL);
-GRANT INSERT, SELECT, UPDATE (state, closing_reason, paid_at, payment_id, version, event_seq) ON orders TO defray_order;
+GRANT INSERT, SELECT, UPDATE (state, closing_reason, paid_at, payment_id, version, event_seq, refunded_minor) ON orders TO defray_order;
 
 CREATE TABLE outbox (
   lane smallint NOT NULL,

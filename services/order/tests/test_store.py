@@ -25,7 +25,11 @@ async def test_migrating_again_changes_nothing(migrated: ProvisionedDatabase) ->
 
 async def test_every_named_query_prepares(database: Database) -> None:
     own = {orders.Q.path, order_payments.Q.path, order_refunds.Q.path, cases.Q.path}
-    loaded = {queries.path: queries for queries in all_queries()}
+    loaded = {
+        queries.path: queries
+        for queries in all_queries()
+        if "services" not in queries.path.parts or "order" in queries.path.parts
+    }
     assert own <= set(loaded)
     failed = []
     async with database.read() as conn:

@@ -31,7 +31,10 @@ class OrderItemV1(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderStateV1(EventData, frozen=True, kw_only=True):
-    """The public state of an order. Amounts in minor units of `currency`; times UTC."""
+    """The public state of an order. Amounts in minor units of `currency`; times UTC.
+
+    `refunded_minor` is what has gone back of the payment that paid the order.
+    """
 
     TOPIC: ClassVar[str] = TOPIC
 
@@ -47,6 +50,7 @@ class OrderStateV1(EventData, frozen=True, kw_only=True):
     closing_reason: ClosingReason | None = None
     paid_at: Time | None = None
     payment_id: str | None = None
+    refunded_minor: Minor = 0
 
 
 class OrderPlaced(OrderStateV1, frozen=True, kw_only=True):
@@ -77,3 +81,9 @@ class OrderExpired(OrderStateV1, frozen=True, kw_only=True):
     """The order ended by the clock; the payment service has closed everything that could still have been paid."""
 
     TYPE: ClassVar[str] = "order.expired.v1"
+
+
+class OrderRefunded(OrderStateV1, frozen=True, kw_only=True):
+    """More of the order's money has gone back: PARTIALLY_REFUNDED, told with each part, or REFUNDED. Consumers first."""
+
+    TYPE: ClassVar[str] = "order.refunded.v1"

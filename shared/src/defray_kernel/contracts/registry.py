@@ -13,6 +13,7 @@ EVENTS: Final[dict[str, type[EventData]]] = {
         order_v1.OrderPaid,
         order_v1.OrderCancelled,
         order_v1.OrderExpired,
+        order_v1.OrderRefunded,
         payment_v1.PaymentCreated,
         payment_v1.PaymentPending,
         payment_v1.PaymentSucceeded,
