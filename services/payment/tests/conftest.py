@@ -8,9 +8,10 @@ import json
 import logging as stdlib_logging
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,11 +82,21 @@ def migrated(postgres_server: str, server_folder: Path) -> Iterator[ProvisionedD
 @pytest_asyncio.fixture
 async def database(migrated: ProvisionedDatabase) -> AsyncIterator[Database]:
     """The schema as the running service may use it, emptied by its owner."""
+    await _empty(migrated)
+    async with Database.open(migrated.dsn("payment")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def empty(migrated: ProvisionedDatabase) -> Callable[[], Awaitable[None]]:
+    """Empties the schema once more, in the middle of a long test."""
+    return partial(_empty, migrated)
+
+
+async def _empty(migrated: ProvisionedDatabase) -> None:
     owner = await asyncpg.connect(migrated.owner_dsn("payment"))
     await owner.execute(";".join(f"DELETE FROM {table}" for table in FILLED))
     await owner.close()
-    async with Database.open(migrated.dsn("payment")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A database, a clock that stands still, and the commands, for tests of what they do together."""
 
+import datetime as dt
 from typing import Any
 
 from defray_kernel.clock import ManualClock
@@ -25,6 +26,7 @@ from defray_payment.domain.payment import Payment
 from defray_payment.domain.refund import Refund
 from defray_payment.domain.reports import Report
 from defray_payment.entrypoints.answers import PROBLEMS, Answers
+from defray_payment.store import refunds
 
 from .given import NOW, ask, callback, report, start
 
@@ -73,6 +75,13 @@ class World:
             resolved = await apply_refund_report.resolve(commands, tx)
             return await apply_refund_report.handle(resolved, tx, self.clock)
 
+    async def claim_refunds(self, limit: int) -> list[str]:
+        """Take due refunds as the timer does; returns their numbers."""
+        now = self.clock.now()
+        async with self.database.transaction() as tx:
+            claimed = await refunds.claim_due(tx, now, now + dt.timedelta(minutes=1), limit)
+            return [row["refund_no"] for row in claimed]
+
     async def sums(self, of: Payment) -> tuple[int, int]:
         """What is spoken for, and what has gone back."""
         sql = "SELECT refund_reserved_minor, refunded_minor FROM payment WHERE payment_id = $1"
@@ -89,12 +98,13 @@ class World:
         await self.apply(report(Report.OPENED, begun.attempt.attempt_no))
         return begun
 
-    async def hear(self, *events: Event[Any]) -> None:
+    async def hear(self, *events: Event[Any], at_once: bool = False) -> None:
+        """Events in their order; `at_once` takes them as one round: closings of different orders."""
         async with self.database.transaction() as tx:
             await project_order.lock(events, tx)
-            for event in events:
-                handle = project_order.placed if isinstance(event.data, OrderPlaced) else project_order.closing
-                await handle([event], tx, self.clock)
+            for round_ in [list(events)] if at_once else [[event] for event in events]:
+                handle = project_order.placed if isinstance(round_[0].data, OrderPlaced) else project_order.closing
+                await handle(round_, tx, self.clock)
 
     async def rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
         async with self.database.read() as conn:
