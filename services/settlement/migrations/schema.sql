@@ -114,21 +114,30 @@ CREATE TABLE entry (
   posted_at timestamp with time zone NOT NULL,
   correlation_id text NOT NULL,
   causation_id text,
+  payment_id uuid,
   CONSTRAINT entry_causation_id_check CHECK ((length(causation_id) <= 128)),
   CONSTRAINT entry_check CHECK (((fee_minor >= 0) AND (fee_minor <= gross_minor))),
   CONSTRAINT entry_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
   CONSTRAINT entry_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
   CONSTRAINT entry_explanation_check CHECK ((length(explanation) <= 2000)),
   CONSTRAINT entry_gross_minor_check CHECK (((gross_minor >= 1) AND (gross_minor <= '1000000000000'::bigint))),
-  CONSTRAINT entry_kind_check CHECK ((kind = ANY (ARRAY['succeeded'::text, 'paid_late'::text, 'duplicate'::text]))),
+  CONSTRAINT entry_kind_check CHECK (
+CASE source
+    WHEN 'payment'::text THEN (kind = ANY (ARRAY['succeeded'::text, 'paid_late'::text, 'duplicate'::text]))
+    WHEN 'refund'::text THEN (kind = ANY (ARRAY['mismatched'::text, 'refunded'::text, 'returned'::text]))
+    ELSE NULL::boolean
+END),
   CONSTRAINT entry_legs_check CHECK (((legs >= 2) AND (legs <= 16))),
-  CONSTRAINT entry_source_check CHECK ((source = 'payment'::text)),
+  CONSTRAINT entry_names_payment CHECK (((source = 'refund'::text) = (payment_id IS NOT NULL))),
+  CONSTRAINT entry_source_check CHECK ((source = ANY (ARRAY['payment'::text, 'refund'::text]))),
   CONSTRAINT entry_merchant_id_fkey FOREIGN KEY (merchant_id) REFERENCES merchant(merchant_id),
   CONSTRAINT entry_pkey PRIMARY KEY (entry_id),
   CONSTRAINT entry_balanced TRIGGER DEFERRABLE INITIALLY DEFERRED,
   CONSTRAINT entry_entry_id_legs_key UNIQUE (entry_id, legs),
   CONSTRAINT entry_source_kind_source_id_key UNIQUE (source, kind, source_id)
 );
+CREATE UNIQUE INDEX entry_goes_back_once ON entry USING btree (source_id) WHERE (kind = ANY (ARRAY['refunded'::text, 'returned'::text]));
+CREATE INDEX entry_of_payment ON entry USING btree (payment_id) WHERE (payment_id IS NOT NULL);
 CREATE CONSTRAINT TRIGGER entry_balanced AFTER INSERT ON entry DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION entry_is_balanced();
 GRANT INSERT, SELECT ON entry TO defray_settlement;
 

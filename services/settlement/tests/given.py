@@ -1,14 +1,15 @@
-"""What tests begin with: payment events as the payment service announces them."""
+"""What tests begin with: payment and refund events as the payment service announces them."""
 
 import datetime as dt
 from typing import Any, TypeVar
 
 from defray_kernel.contracts.envelope import Event
-from defray_kernel.contracts.payment_v1 import PaymentStateV1
+from defray_kernel.contracts.payment_v1 import PaymentStateV1, RefundStateV1
 from defray_kernel.ids import show, uuid7
 from defray_settlement.domain.merchant import Merchant
 
 P = TypeVar("P", bound=PaymentStateV1)
+R = TypeVar("R", bound=RefundStateV1)
 PAID_AT = dt.datetime(2026, 3, 1, 16, 30, tzinfo=dt.UTC)
 
 
@@ -39,6 +40,37 @@ def paid(kind: type[P], merchant: Merchant, *, sequence: int = 3, **changes: obj
         sequence=sequence,
         time=PAID_AT,
         correlation_id=f"corr-{fields['payment_id']}",
+        causation_id=None,
+        traceparent=None,
+        data=kind(**fields),
+    )
+
+
+def refund(kind: type[R], of: Event[P], *, amount: int, sequence: int = 2, **changes: object) -> Event[R]:
+    """An event of a refund of that payment."""
+    fields: dict[str, Any] = {
+        "refund_id": show("rfd", uuid7()),
+        "payment_id": of.data.payment_id,
+        "order_id": of.data.order_id,
+        "merchant_id": of.data.merchant_id,
+        "status": "SUCCEEDED",
+        "reason": "merchant",
+        "amount_minor": amount,
+        "currency": of.data.currency,
+        "channel": of.data.channel,
+        "refund_no": "R1",
+        "requested_at": PAID_AT,
+        "payment_refunded_minor": amount,
+        "done_at": PAID_AT + dt.timedelta(days=1),
+    } | changes
+    return Event(
+        id=uuid7(),
+        source="/payment",
+        subject=fields["refund_id"],
+        key=of.key,
+        sequence=sequence,
+        time=PAID_AT,
+        correlation_id=of.correlation_id,
         causation_id=None,
         traceparent=None,
         data=kind(**fields),

@@ -25,7 +25,7 @@ from defray_settlement.domain.merchant import (
     RevokeKey,
     decide,
 )
-from defray_settlement.domain.posting import Arrival, Kind
+from defray_settlement.domain.posting import Flow, Kind
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(hours=1)
@@ -144,15 +144,16 @@ def test_a_fee_is_rounded_half_up_and_explained(gross: int, basis_points: int, f
     assert charged.explanation["rounding"] == "half up to the minor unit"
 
 
-def arrival(kind: Kind, gross: int = 19_900, channel: str = "wechat") -> Arrival:
-    return Arrival(
+def flow(kind: Kind, gross: int = 19_900, channel: str = "wechat") -> Flow:
+    return Flow(
         kind=kind,
         payment_id=UUID(int=1),
+        refund_id=UUID(int=4) if kind in {Kind.REFUNDED, Kind.RETURNED, Kind.MISMATCHED} else None,
         order_id=UUID(int=2),
         merchant_id=MerchantId(UUID(int=3)),
         channel=channel,
         gross=Money(minor=gross, currency="CNY"),
-        paid_at=NOW,
+        at=NOW,
         cause=Cause(correlation_id="c"),
     )
 
@@ -172,12 +173,15 @@ PENDING = f"merchant:mer_{UUID(int=3).hex}:pending:CNY"
         (Kind.SUCCEEDED, 10_000, {"channel:wechat:clearing:CNY": 19_900, "platform:fee_income:CNY": -19_900}),
         (Kind.PAID_LATE, 60, {"channel:wechat:clearing:CNY": 19_900, "suspense:wechat:CNY": -19_900}),
         (Kind.DUPLICATE, 60, {"channel:wechat:clearing:CNY": 19_900, "suspense:wechat:CNY": -19_900}),
+        (Kind.MISMATCHED, 60, {"channel:wechat:clearing:CNY": 19_900, "suspense:wechat:CNY": -19_900}),
+        (Kind.REFUNDED, 60, {"channel:wechat:clearing:CNY": -19_900, PENDING: 19_900}),
+        (Kind.RETURNED, 60, {"channel:wechat:clearing:CNY": -19_900, "suspense:wechat:CNY": 19_900}),
     ],
 )
-def test_each_kind_of_arrival_has_its_legs(kind: Kind, basis_points: int, legs: dict[str, int]) -> None:
-    entry = posting.post(arrival(kind), FeeRule(version=1, basis_points=basis_points), EntryId(uuid7()))
+def test_each_kind_of_flow_has_its_legs(kind: Kind, basis_points: int, legs: dict[str, int]) -> None:
+    entry = posting.post(flow(kind), FeeRule(version=1, basis_points=basis_points), EntryId(uuid7()))
     assert {leg.account.account_id: leg.amount.minor for leg in entry.legs} == legs
-    assert set(legs) <= {account.account_id for account in posting.accounts_of(entry.arrival)}
+    assert set(legs) <= {account.account_id for account in posting.accounts_of(entry.flow)}
 
 
 @pytest.mark.parametrize("channel", ["", "WeChat", "a:b", "x" * 33, "1st", "wechat\n"])

@@ -18,6 +18,7 @@ from defray_kernel.errors import Poison, RetryLater
 from defray_kernel.ids import MerchantId, show, uuid7
 from defray_sandbox.stack.provision import ProvisionedDatabase
 from defray_settlement.commands import post_payments
+from defray_settlement.entrypoints import consumers
 from defray_settlement.store import ledger
 
 from .conftest import registered
@@ -26,7 +27,7 @@ from .given import paid
 
 async def post(database: Database, clock: ManualClock, events: Sequence[Event[Any]]) -> None:
     async with database.transaction() as tx:
-        await post_payments.lock(events, tx)
+        await consumers.lock_accounts(events, tx)
         await post_payments.handle(events, tx, clock)
 
 
@@ -114,7 +115,7 @@ async def test_what_contradicts_itself_is_poison_and_spares_the_batch_lock(
     ):
         event = paid(PaymentSucceeded, shop, **changes)
         async with database.transaction() as tx:
-            await post_payments.lock([event], tx)
+            await consumers.lock_accounts([event], tx)
         with pytest.raises(Poison):
             await post(database, clock, [event])
 

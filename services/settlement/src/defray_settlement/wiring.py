@@ -20,7 +20,7 @@ from defray_kernel.relay import Relay
 from defray_kernel.roles import Task, Wiring
 from defray_kernel.wakeup import Wakeup
 from defray_settlement import __version__, announce
-from defray_settlement.commands import change_merchant, post_payments, register_merchant
+from defray_settlement.commands import change_merchant, register_merchant
 from defray_settlement.commands.change_merchant import ChangeMerchant
 from defray_settlement.commands.register_merchant import NameTaken, Registered, RegisterMerchant
 from defray_settlement.domain.merchant import MerchantStatus
@@ -119,7 +119,7 @@ def payments_consumer(
         database,
         kafka,
         clock,
-        lock=post_payments.lock,
+        lock=consumers.lock_accounts,
         after_commit=after_commit,
         lanes=settings.relay_lanes,
         version=__version__,

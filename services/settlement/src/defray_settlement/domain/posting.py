@@ -1,9 +1,9 @@
-"""Posting rules: which legs an arrival of money makes, and why they add up to zero."""
+"""Posting rules: which legs money makes that comes or goes back, and why they add up to zero."""
 
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import Final, assert_never
 from uuid import UUID
 
 from defray_kernel.contracts.envelope import Cause
@@ -14,26 +14,52 @@ from defray_settlement.domain.accounts import Account
 from defray_settlement.domain.fees import Fee, FeeRule
 
 
+class Source(StrEnum):
+    """What an entry is posted for; with its id and the kind the entry's natural key."""
+
+    PAYMENT = "payment"
+    REFUND = "refund"
+
+
 class Kind(StrEnum):
-    """How the money of a payment came; with the payment's id the natural key of its entry."""
+    """How the money of a payment came or went back."""
 
     SUCCEEDED = "succeeded"
     PAID_LATE = "paid_late"
     DUPLICATE = "duplicate"
+    MISMATCHED = "mismatched"  # came in a wrong amount; its refund is the first that is heard of it
+    REFUNDED = "refunded"  # went back from what was kept for the merchant
+    RETURNED = "returned"  # went back without having been kept
+
+
+KEPT: Final = frozenset({Kind.SUCCEEDED})
+HELD: Final = frozenset({Kind.PAID_LATE, Kind.DUPLICATE, Kind.MISMATCHED})
+"""Kinds of money that came; what was kept goes back from the merchant's account, what is held from suspense."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """Money of one payment that a channel has taken."""
+class Flow:
+    """Money of one payment that a channel has taken or given back; `refund_id` where a refund tells of it."""
 
     kind: Kind
     payment_id: UUID
+    refund_id: UUID | None = None
     order_id: UUID
     merchant_id: MerchantId
     channel: str
     gross: Money
-    paid_at: dt.datetime
+    at: dt.datetime
     cause: Cause
+
+    @property
+    def source(self) -> Source:
+        """What tells of it."""
+        return Source.PAYMENT if self.refund_id is None else Source.REFUND
+
+    @property
+    def source_id(self) -> UUID:
+        """The id of what tells of it."""
+        return self.payment_id if self.refund_id is None else self.refund_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,56 +72,72 @@ class Leg:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A balanced set of legs for one arrival."""
+    """A balanced set of legs for one flow."""
 
     entry_id: EntryId
-    arrival: Arrival
+    flow: Flow
     fee: Money
     explanation: dict[str, str | int]
     legs: tuple[Leg, ...]
 
     def __post_init__(self) -> None:
         assert sum(leg.amount.minor for leg in self.legs) == 0
-        assert {leg.amount.currency for leg in self.legs} == {self.arrival.gross.currency}
+        assert {leg.amount.currency for leg in self.legs} == {self.flow.gross.currency}
         assert all(leg.amount.minor != 0 for leg in self.legs)
 
 
-def accounts_of(arrival: Arrival) -> tuple[Account, ...]:
-    """Every account that the entry of this arrival may move. Raises ValueError for a name that is no channel's."""
-    currency = arrival.gross.currency
-    clearing = accounts.channel_clearing(arrival.channel, currency)
-    match arrival.kind:
+def going_back(arrival: Kind) -> Kind:
+    """What it is when money goes back that came in this way."""
+    assert arrival in KEPT | HELD
+    return Kind.REFUNDED if arrival in KEPT else Kind.RETURNED
+
+
+def accounts_of(flow: Flow) -> tuple[Account, ...]:
+    """Every account that the entry of this flow may move. Raises ValueError for a name that is no channel's."""
+    currency = flow.gross.currency
+    clearing = accounts.channel_clearing(flow.channel, currency)
+    match flow.kind:
         case Kind.SUCCEEDED:
-            pending = accounts.merchant_pending(arrival.merchant_id, currency)
+            pending = accounts.merchant_pending(flow.merchant_id, currency)
             return clearing, pending, accounts.fee_income(currency)
-        case Kind.PAID_LATE | Kind.DUPLICATE:
-            return clearing, accounts.suspense(arrival.channel, currency)
+        case Kind.REFUNDED:
+            return clearing, accounts.merchant_pending(flow.merchant_id, currency)
+        case Kind.PAID_LATE | Kind.DUPLICATE | Kind.MISMATCHED | Kind.RETURNED:
+            return clearing, accounts.suspense(flow.channel, currency)
         case _:
-            assert_never(arrival.kind)
+            assert_never(flow.kind)
 
 
-def post(arrival: Arrival, rule: FeeRule, entry_id: EntryId) -> Entry:
-    """The entry of one arrival.
+def post(flow: Flow, rule: FeeRule, entry_id: EntryId) -> Entry:
+    """The entry of one flow.
 
     Kept money: debit the channel's clearing account with the gross, credit the merchant with the net and the platform
-    with the fee. Late and duplicate money: the channel has it, so its clearing account is debited as the channel's own
-    books say, against suspense until it is sent back or kept. Raises ValueError for a name that is no channel's.
+    with the fee. Late, duplicate and mismatched money: the channel has it, so its clearing account is debited as the
+    channel's own books say, against suspense until it is sent back or kept. What goes back takes the same way in the
+    other direction, but for the fee: the merchant bears all of a refund, and the platform keeps what it earned.
+    Raises ValueError for a name that is no channel's.
     """
-    gross = arrival.gross
+    gross = flow.gross
     nothing = Money(minor=0, currency=gross.currency)
     amounts: tuple[Money, ...]
-    match arrival.kind:
+    match flow.kind:
         case Kind.SUCCEEDED:
             charged = fees.fee(gross, rule)
             amounts = (gross, charged.amount - gross, -charged.amount)
-        case Kind.PAID_LATE | Kind.DUPLICATE:
+        case Kind.PAID_LATE | Kind.DUPLICATE | Kind.MISMATCHED:
             charged = Fee(amount=nothing, explanation={"rule": "held_in_suspense"})
             amounts = (gross, -gross)
+        case Kind.REFUNDED:
+            charged = Fee(amount=nothing, explanation={"rule": "fee_kept", "gross_minor": gross.minor})
+            amounts = (-gross, gross)
+        case Kind.RETURNED:
+            charged = Fee(amount=nothing, explanation={"rule": "returned_from_suspense"})
+            amounts = (-gross, gross)
         case _:
-            assert_never(arrival.kind)
+            assert_never(flow.kind)
     legs = tuple(
         Leg(account=account, amount=amount)
-        for account, amount in zip(accounts_of(arrival), amounts, strict=True)
+        for account, amount in zip(accounts_of(flow), amounts, strict=True)
         if amount != nothing
     )
-    return Entry(entry_id=entry_id, arrival=arrival, fee=charged.amount, explanation=charged.explanation, legs=legs)
+    return Entry(entry_id=entry_id, flow=flow, fee=charged.amount, explanation=charged.explanation, legs=legs)

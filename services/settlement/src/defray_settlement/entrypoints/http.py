@@ -1,7 +1,7 @@
 """The merchant's API: what is owed, and how each payment was booked."""
 
 import datetime as dt
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from asyncpg import Record
@@ -10,7 +10,7 @@ from defray_kernel.db import Database
 from defray_kernel.http import Call, Edge, Reply
 from defray_kernel.ids import parse, show
 from defray_kernel.problems import Problem
-from defray_settlement.domain.posting import Kind
+from defray_settlement.domain.posting import Kind, Source
 from defray_settlement.store import ledger
 
 
@@ -37,11 +37,15 @@ class LegShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EntryShown(msgspec.Struct, frozen=True, kw_only=True):
-    """One ledger entry; `net_minor` is what the merchant gets of it, `explanation` says how the fee came about."""
+    """One ledger entry; `net_minor` is what the merchant gets of it (less than nothing of a refund).
+
+    `explanation` says how the fee came about, `paid_at` when the channel took the money or gave it back.
+    """
 
     entry_id: str
     kind: Kind
     payment_id: str
+    refund_id: str | None
     order_id: str
     currency: str
     gross_minor: int
@@ -56,7 +60,7 @@ class EntryShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EntriesShown(msgspec.Struct, frozen=True, kw_only=True):
-    """What was posted for a payment; empty until its money has arrived."""
+    """What was posted for a payment and its refunds, in that order; empty until its money has arrived."""
 
     data: list[EntryShown]
 
@@ -91,7 +95,7 @@ class LedgerApi:
         return Reply(content=BalancesShown(data=shown))
 
     async def entries(self, call: Call[None]) -> Reply:
-        """Entries of one payment of the caller's."""
+        """Entries of one payment of the caller's and of its refunds."""
         assert call.merchant is not None
         try:
             payment_id = parse("pay", call.query["payment_id"])
@@ -109,11 +113,12 @@ def _shown(entry: Record, legs: list[Record], payment_id: str) -> EntryShown:
         entry_id=show("ent", entry["entry_id"]),
         kind=kind,
         payment_id=payment_id,
+        refund_id=show("rfd", entry["source_id"]) if entry["source"] == Source.REFUND else None,
         order_id=show("ord", entry["order_id"]),
         currency=entry["currency"],
         gross_minor=entry["gross_minor"],
         fee_minor=entry["fee_minor"],
-        net_minor=entry["gross_minor"] - entry["fee_minor"] if kind is Kind.SUCCEEDED else 0,
+        net_minor=_net_minor(kind, entry),
         explanation=msgspec.json.decode(entry["explanation"], type=dict[str, Any]),
         legs=[LegShown(account_id=leg["account_id"], amount_minor=leg["amount_minor"]) for leg in legs],
         paid_at=entry["paid_at"],
@@ -121,3 +126,15 @@ def _shown(entry: Record, legs: list[Record], payment_id: str) -> EntryShown:
         posted_at=entry["posted_at"],
         correlation_id=entry["correlation_id"],
     )
+
+
+def _net_minor(kind: Kind, entry: Record) -> int:
+    match kind:
+        case Kind.SUCCEEDED:
+            return int(entry["gross_minor"] - entry["fee_minor"])
+        case Kind.REFUNDED:
+            return -int(entry["gross_minor"])
+        case Kind.PAID_LATE | Kind.DUPLICATE | Kind.MISMATCHED | Kind.RETURNED:
+            return 0
+        case _:
+            assert_never(kind)

@@ -14,7 +14,7 @@ from defray_kernel.db import ReadConn, WriteTx
 from defray_kernel.ids import MerchantId
 from defray_kernel.sql import queries
 from defray_settlement.domain.accounts import Account
-from defray_settlement.domain.posting import Arrival, Entry, Kind
+from defray_settlement.domain.posting import HELD, KEPT, Entry, Flow, Kind
 
 Q = queries(__file__)
 
@@ -48,8 +48,13 @@ class Books:
         return even and not self.unexplained and not self.unbalanced
 
 
-async def lock_accounts(tx: WriteTx, accounts: Iterable[Account], now: dt.datetime) -> None:
-    """Open accounts that are missing and lock all, in id order. A merchant that is not registered gets none."""
+async def lock_accounts(
+    tx: WriteTx, accounts: Iterable[Account], now: dt.datetime, *, beside: Iterable[Account] = ()
+) -> None:
+    """Open accounts that are missing and lock all, in id order. A merchant that is not registered gets none.
+
+    Those `beside` are locked where there are any.
+    """
     ordered = sorted({account.account_id: account for account in accounts}.values(), key=lambda a: a.account_id)
     await tx.execute(
         Q.open_accounts,
@@ -59,45 +64,57 @@ async def lock_accounts(tx: WriteTx, accounts: Iterable[Account], now: dt.dateti
         [account.currency for account in ordered],
         now,
     )
-    await tx.fetch(Q.lock_accounts, [account.account_id for account in ordered])
+    await tx.fetch(Q.lock_accounts, sorted({account.account_id for account in (*ordered, *beside)}))
 
 
 async def insert_entries(tx: WriteTx, entries: Sequence[Entry], now: dt.datetime) -> list[Entry]:
     """Write entry heads whose natural key is free; returns those that are new. Legs follow by `insert_postings`."""
-    arrivals = [entry.arrival for entry in entries]
+    flows = [entry.flow for entry in entries]
     rows = await tx.fetch(
         Q.insert_entries,
         [entry.entry_id for entry in entries],
-        [arrival.kind for arrival in arrivals],
-        [arrival.payment_id for arrival in arrivals],
-        [arrival.merchant_id for arrival in arrivals],
-        [arrival.order_id for arrival in arrivals],
-        [arrival.gross.currency for arrival in arrivals],
-        [arrival.gross.minor for arrival in arrivals],
+        [flow.source for flow in flows],
+        [flow.kind for flow in flows],
+        [flow.source_id for flow in flows],
+        # The payment of an entry that is a payment's own is its source.
+        [None if flow.refund_id is None else flow.payment_id for flow in flows],
+        [flow.merchant_id for flow in flows],
+        [flow.order_id for flow in flows],
+        [flow.gross.currency for flow in flows],
+        [flow.gross.minor for flow in flows],
         [entry.fee.minor for entry in entries],
         [msgspec.json.encode(entry.explanation).decode() for entry in entries],
         [len(entry.legs) for entry in entries],
-        [arrival.paid_at for arrival in arrivals],
+        [flow.at for flow in flows],
+        [flow.cause.correlation_id for flow in flows],
+        [flow.cause.causation_id for flow in flows],
         now,
-        [arrival.cause.correlation_id for arrival in arrivals],
-        [arrival.cause.causation_id for arrival in arrivals],
     )
     new = {row["entry_id"] for row in rows}
     return [entry for entry in entries if entry.entry_id in new]
 
 
-async def contradicted(tx: WriteTx, arrivals: Sequence[Arrival]) -> list[Arrival]:
-    """Which arrivals differ from what was posted under their natural key: a repeat with another amount is no repeat."""
-    rows = await tx.fetch(Q.posted_before, [a.kind for a in arrivals], [a.payment_id for a in arrivals])
+async def contradicted(tx: WriteTx, flows: Sequence[Flow]) -> list[Flow]:
+    """Which flows differ from what was posted under their natural key: a repeat with another amount is no repeat."""
+    rows = await tx.fetch(
+        Q.posted_before, [f.source for f in flows], [f.kind for f in flows], [f.source_id for f in flows]
+    )
     posted = {
         (row["kind"], row["source_id"]): (row["merchant_id"], row["order_id"], row["currency"], row["gross_minor"])
         for row in rows
     }
     return [
-        a
-        for a in arrivals
-        if posted[a.kind, a.payment_id] != (a.merchant_id, a.order_id, a.gross.currency, a.gross.minor)
+        f for f in flows if posted[f.kind, f.source_id] != (f.merchant_id, f.order_id, f.gross.currency, f.gross.minor)
     ]
+
+
+async def arrivals(tx: WriteTx, refunds: Sequence[Flow]) -> list[Kind | None]:
+    """For each refund how the money came that it sends back; None where that is not posted (yet)."""
+    rows = await tx.fetch(
+        Q.arrivals, list(KEPT | HELD), [f.payment_id for f in refunds], [f.refund_id for f in refunds]
+    )
+    came = {row["refund_id"]: Kind(row["kind"]) for row in rows}
+    return [came.get(f.refund_id) for f in refunds]
 
 
 async def move_accounts(tx: WriteTx, entries: Sequence[Entry]) -> list[AccountMove]:
@@ -150,7 +167,7 @@ async def entries_of_payment(
     conn: ReadConn, payment_id: UUID, merchant_id: MerchantId
 ) -> list[tuple[Record, list[Record]]]:
     """What was posted for a payment of this merchant, each entry with its legs; empty for another merchant's."""
-    entries = await conn.fetch(Q.entries_of_payment, list(Kind), payment_id, merchant_id)
+    entries = await conn.fetch(Q.entries_of_payment, payment_id, merchant_id)
     legs: dict[UUID, list[Record]] = defaultdict(list)
     for row in await conn.fetch(Q.legs_of, [entry["entry_id"] for entry in entries]):
         legs[row["entry_id"]].append(row)

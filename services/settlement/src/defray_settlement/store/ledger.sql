@@ -11,22 +11,32 @@ SELECT account_id FROM account WHERE account_id = ANY ($1::text[])
 ORDER BY account_id FOR NO KEY UPDATE
 
 -- name: insert_entries
-INSERT INTO entry (entry_id, source, kind, source_id, merchant_id, order_id, currency, gross_minor, fee_minor, explanation, legs,
-                   paid_at, effective_on, posted_at, correlation_id, causation_id)
-SELECT e.entry_id, 'payment', e.kind, e.source_id, e.merchant_id, e.order_id, e.currency, e.gross_minor, e.fee_minor, e.explanation,
-       e.legs, e.paid_at, (e.paid_at AT TIME ZONE 'UTC')::date, $12, e.correlation_id, e.causation_id
-FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::bigint[], $8::bigint[], $9::text[],
-            $10::smallint[], $11::timestamptz[], $13::text[], $14::text[])
-  AS e (entry_id, kind, source_id, merchant_id, order_id, currency, gross_minor, fee_minor, explanation, legs, paid_at,
-        correlation_id, causation_id)
+INSERT INTO entry (entry_id, source, kind, source_id, payment_id, merchant_id, order_id, currency, gross_minor, fee_minor,
+                   explanation, legs, paid_at, effective_on, posted_at, correlation_id, causation_id)
+SELECT e.entry_id, e.source, e.kind, e.source_id, e.payment_id, e.merchant_id, e.order_id, e.currency, e.gross_minor, e.fee_minor,
+       e.explanation, e.legs, e.paid_at, (e.paid_at AT TIME ZONE 'UTC')::date, $16, e.correlation_id, e.causation_id
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::text[], $9::bigint[],
+            $10::bigint[], $11::text[], $12::smallint[], $13::timestamptz[], $14::text[], $15::text[])
+  AS e (entry_id, source, kind, source_id, payment_id, merchant_id, order_id, currency, gross_minor, fee_minor, explanation, legs,
+        paid_at, correlation_id, causation_id)
 ORDER BY e.source_id
 ON CONFLICT (source, kind, source_id) DO NOTHING
 RETURNING entry_id
 
 -- name: posted_before
 SELECT e.kind, e.source_id, e.merchant_id, e.order_id, e.currency, e.gross_minor
-FROM entry e JOIN unnest($1::text[], $2::uuid[]) AS w (kind, source_id) USING (kind, source_id)
-WHERE e.source = 'payment'
+FROM entry e JOIN unnest($1::text[], $2::text[], $3::uuid[]) AS w (source, kind, source_id) USING (source, kind, source_id)
+
+-- name: arrivals
+-- Money of a wrong amount is told of by its refund alone, and comes first: the payment may have had the right one too.
+WITH wanted AS (SELECT * FROM unnest($2::uuid[], $3::uuid[]) AS r (payment_id, refund_id))
+SELECT DISTINCT ON (c.refund_id) c.refund_id, c.kind
+FROM (SELECT r.refund_id, e.kind, e.source
+      FROM wanted r JOIN entry e ON e.source = 'refund' AND e.kind = ANY ($1::text[]) AND e.source_id = r.refund_id
+      UNION ALL
+      SELECT r.refund_id, e.kind, e.source
+      FROM wanted r JOIN entry e ON e.source = 'payment' AND e.kind = ANY ($1::text[]) AND e.source_id = r.payment_id) c
+ORDER BY c.refund_id, c.source DESC
 
 -- name: move_accounts
 UPDATE account SET balance_minor = account.balance_minor + d.delta_minor, sequence = account.sequence + 1
@@ -44,9 +54,10 @@ FROM unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::text[], $5::text[], 
 SELECT account_id, currency, balance_minor, sequence FROM account WHERE merchant_id = $1 ORDER BY account_id LIMIT $2
 
 -- name: entries_of_payment
-SELECT entry_id, kind, order_id, currency, gross_minor, fee_minor, explanation, paid_at, effective_on, posted_at, correlation_id
+SELECT entry_id, source, kind, source_id, order_id, currency, gross_minor, fee_minor, explanation, paid_at, effective_on, posted_at, correlation_id
 FROM entry
-WHERE source = 'payment' AND kind = ANY ($1::text[]) AND source_id = $2 AND merchant_id = $3
+WHERE merchant_id = $2
+  AND (payment_id = $1 OR (source = 'payment' AND source_id = $1 AND kind IN ('succeeded', 'paid_late', 'duplicate')))
 ORDER BY posted_at, entry_id
 
 -- name: legs_of
