@@ -87,7 +87,12 @@ async def test_money_of_a_wrong_amount_is_in_the_books_while_it_goes_back(
     assert await minor(database) == {"wechat:clearing:CNY": 19_800, "wechat:CNY": -19_800}
     # The right amount came as well: it is the merchant's, and what goes back is still the other money.
     await hear(database, clock, payment)
-    done: dict[str, Any] = {"status": "SUCCEEDED", "reason": "mismatch", "refund_id": asked.data.refund_id, "payment_refunded_minor": 0}
+    done: dict[str, Any] = {
+        "status": "SUCCEEDED",
+        "reason": "mismatch",
+        "refund_id": asked.data.refund_id,
+        "payment_refunded_minor": 0,
+    }
     await hear(database, clock, refund(RefundSucceeded, payment, amount=19_800, **done))
     books = await minor(database)
     assert (books["wechat:clearing:CNY"], books["wechat:CNY"]) == (19_900, 0)
