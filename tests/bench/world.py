@@ -32,6 +32,9 @@ from defray_sandbox.stack.provision import (
     stored_passwords,
 )
 
+LOGS = CHECKOUT / "var" / "bench" / "logs"
+"""What the processes of the last bench said."""
+
 _READY_S = 60.0
 _STOP_S = 20.0
 _MIGRATE_S = 120.0
@@ -82,10 +85,12 @@ class World:
         await topics.create(self.kafka_clients(), [wanted])
         return full
 
-    async def fresh_topics(self) -> None:
-        """Make the services' topics anew and empty; nobody may be connected to the old ones."""
+    async def fresh_topics(self, names: Sequence[str] = ()) -> None:
+        """Make the services' topics (or those of `names`) anew and empty; nobody may be connected to the old ones."""
         kafka = self.kafka_clients()
         wanted = topics.load(CHECKOUT / "deploy" / "topics.yaml")
+        if names:
+            wanted = {n: Topic(name=n, owner="bench", partitions=12, retention_ms=86_400_000) for n in names}
         admin = await kafka.admin()
         try:
             there = set(await admin.list_topics()) & set(wanted)
@@ -235,5 +240,9 @@ def _scratch() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        shutil.rmtree(LOGS, ignore_errors=True)
+        LOGS.mkdir(parents=True)
+        for log in (*folder.glob("*.log"), *folder.glob("*/*.log")):
+            shutil.copy(log, LOGS)
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
