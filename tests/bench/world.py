@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from defray_kernel import topics
 from defray_kernel.kafka import Kafka
@@ -35,6 +36,7 @@ from defray_sandbox.stack.provision import (
 LOGS = CHECKOUT / "var" / "bench" / "logs"
 """What the processes of the last bench said."""
 
+_WARM_BATCH = 50
 _READY_S = 60.0
 _STOP_S = 20.0
 _MIGRATE_S = 120.0
@@ -84,6 +86,26 @@ class World:
         wanted = Topic(name=full, owner="bench", partitions=partitions, retention_ms=86_400_000)
         await topics.create(self.kafka_clients(), [wanted])
         return full
+
+    async def warm_broker(self, seconds: float) -> None:
+        """Let the broker's Java compile its ways of working, one by one and in batches, before anything is measured."""
+        topic = TopicPartition(await self.topic("warm"), 0)
+        loop = asyncio.get_running_loop()
+        producer = await self.kafka_clients().producer()
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        consumer.assign([topic])
+        until = loop.time() + seconds
+        while loop.time() < until:
+            await producer.send_and_wait(topic.topic, bytes(500), partition=0)
+            batch = producer.create_batch()
+            for _ in range(_WARM_BATCH):
+                batch.append(timestamp=None, key=None, value=bytes(500))
+            batch.close()
+            await (await producer.send_batch(batch, topic.topic, partition=0))
+            await consumer.getmany(timeout_ms=10)
+        await consumer.stop()
+        await producer.stop()
 
     async def fresh_topics(self, names: Sequence[str] = ()) -> None:
         """Make the services' topics (or those of `names`) anew and empty; nobody may be connected to the old ones."""
