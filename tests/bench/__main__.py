@@ -3,9 +3,10 @@
 import argparse
 import asyncio
 import dataclasses
+import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +77,14 @@ async def _explained(scenario: ModuleType, world: World, plan: Plan, row: Row) -
     return dataclasses.replace(row, profile=hot, cause=cause)
 
 
+async def _interruptible(work: Coroutine[None, None, list[Row]]) -> list[Row]:
+    """Told to end, end what was started first."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
 def main() -> int:
     """Run the command; returns its exit code."""
     chosen = options(sys.argv[1:])
@@ -86,7 +95,10 @@ def main() -> int:
         sys.stdout.flush()
 
     try:
-        rows = asyncio.run(bench(chosen, tell))
+        rows = asyncio.run(_interruptible(bench(chosen, tell)))
+    except asyncio.CancelledError:
+        sys.stderr.write("bench: interrupted\n")
+        return EXIT_FAILED
     except (BenchFailed, StackError) as error:
         sys.stderr.write(f"bench: {error}\n")
         return EXIT_FAILED

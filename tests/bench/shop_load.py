@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import base64
 import collections
-import contextlib
 import hashlib
 import hmac
 import json
@@ -105,7 +104,10 @@ class Pool:
             self._free.put_nowait(await Connection.open(self.url))
 
     async def post(self, path: str, token: str, body: bytes) -> Answer:
-        """Post JSON under a fresh idempotency key. Raises ConnectionLost."""
+        """Post JSON under a fresh idempotency key; once more when the server had closed the idle connection.
+
+        Raises ConnectionLost, OSError when the server is gone.
+        """
         headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": secrets.token_hex(16),
                    "Content-Type": "application/json"}  # fmt: skip
         request = rendered(self.url, "POST", path, headers, body)
@@ -113,9 +115,8 @@ class Pool:
         try:
             return await connection.send(request)
         except ConnectionLost:
-            with contextlib.suppress(OSError):
-                connection = await Connection.open(self.url)
-            raise
+            connection = await Connection.open(self.url)
+            return await connection.send(request)
         finally:
             self._free.put_nowait(connection)
 
@@ -162,7 +163,7 @@ async def one_payment(orders: Pool, payments: Pool, api_key: str, shop: Shop, ta
             return
         tally.payments += 1
         await shop.told_of(order["order_id"])
-    except ConnectionLost:
+    except (ConnectionLost, ConnectionError):
         tally.trouble["connection lost"] += 1
         await asyncio.sleep(0.2)
         return

@@ -21,7 +21,7 @@ from defray_sandbox.settings import inherited_environment
 from defray_sandbox.stack.credentials import Credentials, make_credentials
 from defray_sandbox.stack.environment import Addresses, Ports, Site
 from defray_sandbox.stack.kafka import KafkaBroker
-from defray_sandbox.stack.paths import CHECKOUT, private_folder, stack_paths, sweep_scratch
+from defray_sandbox.stack.paths import CHECKOUT, StackPaths, private_folder, stack_paths, sweep_scratch
 from defray_sandbox.stack.postgres import PostgresServer
 from defray_sandbox.stack.processes import FileLock, OwnedProcess, free_port
 from defray_sandbox.stack.provision import (
@@ -56,6 +56,7 @@ class World:
     kafka: KafkaBroker
     credentials: Credentials
     _templates: set[str] = field(default_factory=set)
+    _started: list[OwnedProcess] = field(default_factory=list)
     _template_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -188,7 +189,12 @@ class World:
         base = inherited_environment() if env is None else dict(env)
         path = ":".join(filter(None, (str(CHECKOUT), base.get("PYTHONPATH", ""))))
         process.spawn([sys.executable, *argv], env=base | {"PYTHONPATH": path}, cwd=CHECKOUT)
+        self._started.append(process)
         return process
+
+    async def stop_all(self) -> None:
+        """Stop what a failed run has left behind."""
+        await stop(*(process for process in self._started if process.running()))
 
     async def ready(self, process: OwnedProcess, url: str, *, status: int = 200, within_s: float = _READY_S) -> None:
         """Wait until `url` answers `status`. Raises BenchFailed with the process's last lines."""
@@ -248,6 +254,7 @@ async def bench_world() -> AsyncIterator[World]:
             await asyncio.gather(*(asyncio.to_thread(server.start) for server in (postgres, kafka)))
             credentials = make_credentials(folder / "credentials")
             world = World(folder=folder, postgres=postgres, kafka=kafka, credentials=credentials)
+            stack.push_async_callback(world.stop_all)
             await world.fresh_topics()
             yield world
 
@@ -255,6 +262,7 @@ async def bench_world() -> AsyncIterator[World]:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     paths = stack_paths()
+    _end_leftovers(paths)
     sweep_scratch(paths)
     folder = private_folder(paths, "bench")
     lock = FileLock(folder / "run.lock")
@@ -267,4 +275,18 @@ def _scratch() -> Iterator[Path]:
         for log in (*folder.glob("*.log"), *folder.glob("*/*.log")):
             shutil.copy(log, LOGS)
         shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _end_leftovers(paths: StackPaths) -> None:
+    """End what a bench that was killed could not; only its own marks are believed, by pid and start time."""
+    for folder in paths.scratch.glob("bench-*"):
+        lock = FileLock(folder / "run.lock")
+        if not lock.try_acquire():
+            continue
+        for mark in (*folder.glob("*.json"), *folder.glob("postgres/server.json"), *folder.glob("kafka/broker.json")):
+            with contextlib.suppress(KeyError, TypeError):
+                OwnedProcess(name=mark.stem, mark=mark, log=mark.with_suffix(".log")).end_leftover(
+                    signal.SIGTERM, timeout_s=_STOP_S
+                )
         lock.release()
