@@ -100,6 +100,9 @@ class Relay:
         self._blocked: dict[tuple[str, bytes | None], float] = {}
         # Partitions whose records go one by one, until when: one of them was refused and has to be told apart.
         self._singly: dict[tuple[str, int], float] = {}
+        # Whose turn it is to queue a batch: lanes that wait inside aiokafka for one partition wake each other up, and its
+        # deadline shrinks with every wake-up (10 s are gone within one), which ended the process under load.
+        self._turns: dict[tuple[str, int], asyncio.Lock] = {}
         self._looked_at = self._measure_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -240,7 +243,9 @@ class Relay:
         singly = self._singly.get((topic, partition), 0.0) > time.monotonic()
         for builder, members in _batches(producer.client, rows, 1 if singly else _ROWS_MAX):
             try:
-                await (await producer.client.send_batch(builder, topic, partition=partition))
+                async with self._turns.setdefault((topic, partition), asyncio.Lock()):
+                    sent = await producer.client.send_batch(builder, topic, partition=partition)
+                await sent
             except (*_RECORD_REFUSED, *_TOPIC_REFUSED) as error:
                 self._refused(producer, topic, partition, members, error)
                 return
