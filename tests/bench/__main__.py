@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import dataclasses
+import logging
 import signal
 import sys
 import time
@@ -89,6 +90,8 @@ def main() -> int:
     """Run the command; returns its exit code."""
     chosen = options(sys.argv[1:])
     started = time.monotonic()
+    # What it warns of (a topic just made, a broker stopping) is either waited for or raised.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
         sys.stdout.write(f"{time.monotonic() - started:6.1f} s  {text}\n")

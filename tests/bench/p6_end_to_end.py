@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import os
 import secrets
 import signal
@@ -178,7 +179,8 @@ class _EndToEnd:
         result: dict[str, Any] = await load.said("result", within_s=_RESULT_WITHIN_S)
         operations = int(result["measured"])
         sample = Sample(rate=float(result["rate"]), operations=operations, cpu_us=meter.us_per_operation(operations),
-                        others=meter.others, p50_ms=result["p50_ms"], p99_ms=result["p99_ms"])  # fmt: skip
+                        others=meter.others, p50_ms=result["p50_ms"], p99_ms=result["p99_ms"],
+                        stages_ms=result["stages_ms"])  # fmt: skip
         return sample, result
 
     @asynccontextmanager
@@ -293,8 +295,7 @@ def _differences(result: Mapping[str, Any], found: Mapping[str, int]) -> list[st
 
 
 def _judged(sample: Sample, wrong: Sequence[str]) -> Sample:
-    return Sample(rate=sample.rate, operations=sample.operations, cpu_us=sample.cpu_us, others=sample.others,
-                  p50_ms=sample.p50_ms, p99_ms=sample.p99_ms, wrong=wrong)  # fmt: skip
+    return dataclasses.replace(sample, wrong=wrong)
 
 
 async def _row(dsn: str, query: str) -> dict[str, int]:

@@ -22,7 +22,6 @@ from tests.bench.driver import say, told
 from tests.bench.http_client import Answer, Connection, ConnectionLost, rendered
 from tests.bench.report import percentile
 
-_CONNECTIONS = 32
 _WARM_S_MAX = 30.0
 _WEBHOOK_WITHIN_S = 60.0
 _NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -95,12 +94,12 @@ class Receiving(asyncio.Protocol):
 class Pool:
     """Kept connections to one service; whoever needs one waits for a free one."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, size: int) -> None:
+        self.url, self._size = url, size
         self._free: asyncio.Queue[Connection] = asyncio.Queue()
 
     async def open(self) -> None:
-        for _ in range(_CONNECTIONS):
+        for _ in range(self._size):
             self._free.put_nowait(await Connection.open(self.url))
 
     async def post(self, path: str, token: str, body: bytes) -> Answer:
@@ -130,6 +129,11 @@ class Tally:
     ended_at: list[float] = field(default_factory=list)
     took_s: list[float] = field(default_factory=list)
     trouble: collections.Counter[str] = field(default_factory=collections.Counter)
+    stages_s: dict[str, list[float]] = field(default_factory=lambda: {"order": [], "payment": [], "webhook": []})
+
+    def stages_ms(self) -> dict[str, float]:
+        """The median time that a payment spent waiting for each answer."""
+        return {name: round(percentile(sorted(s), 0.5) * 1e3, 1) for name, s in self.stages_s.items() if s}
 
 
 async def shop_on(port: int, shop: Shop) -> asyncio.Server:
@@ -155,6 +159,7 @@ async def one_payment(orders: Pool, payments: Pool, api_key: str, shop: Shop, ta
             await asyncio.sleep(0.2)
             return
         tally.orders += 1
+        tally.stages_s["order"].append((ordered := time.monotonic()) - began)
         order = json.loads(placed.body)
         paying = await payments.post("/v1/payments", order["payment_token"], b'{"channel":"wechat","product":"native"}')
         if paying.status not in {201, 202}:
@@ -162,6 +167,7 @@ async def one_payment(orders: Pool, payments: Pool, api_key: str, shop: Shop, ta
             await asyncio.sleep(0.2)
             return
         tally.payments += 1
+        tally.stages_s["payment"].append((paid := time.monotonic()) - ordered)
         await shop.told_of(order["order_id"])
     except (ConnectionLost, ConnectionError):
         tally.trouble["connection lost"] += 1
@@ -171,6 +177,7 @@ async def one_payment(orders: Pool, payments: Pool, api_key: str, shop: Shop, ta
         tally.trouble["no webhook"] += 1
         return
     now = time.monotonic()
+    tally.stages_s["webhook"].append(now - paid)
     tally.ended_at.append(now)
     tally.took_s.append(now - began)
 
@@ -181,7 +188,11 @@ async def run(options: argparse.Namespace) -> None:
     server = await shop_on(options.port, shop)
     say("ready")
     await told()
-    orders, payments, tally = Pool(options.orders), Pool(options.payments), Tally()
+    orders, payments, tally = (
+        Pool(options.orders, options.under_way),
+        Pool(options.payments, options.under_way),
+        Tally(),
+    )
     await asyncio.gather(orders.open(), payments.open())
     over = asyncio.Event()
 
@@ -208,7 +219,7 @@ async def run(options: argparse.Namespace) -> None:
         "measured": len(took), "rate": len(took) / (ends - begins), "orders": tally.orders, "payments": tally.payments,
         "completed": len(tally.ended_at), "trouble": tally.trouble,
         "doubled": sum(len(ids) > 1 for ids in shop.received.values()), "repeated": shop.repeated,
-        "refused": shop.refused, "told": len(shop.received),
+        "refused": shop.refused, "told": len(shop.received), "stages_ms": tally.stages_ms(),
         "p50_ms": percentile(took, 0.5) * 1e3 if took else None, "p99_ms": percentile(took, 0.99) * 1e3 if took else None,
     })  # fmt: skip
     # Late repeats are answered until the bench has looked at everything.
