@@ -35,8 +35,7 @@ Q = queries(__file__)
 _log = structlog.get_logger()
 
 _POLL_MS: Final = 250
-_APART_S: Final = 0.01
-"""Batches begin at least so far apart: the first event is applied at once, under load they gather."""
+_APART_S: Final = 0.01  # Batches begin so far apart: the first event is applied at once, under load they gather.
 _START_WITHIN_S: Final = 5.0
 _HOLD_S: Final = 5.0
 _RETRY_MAX_S: Final = 5.0
@@ -327,8 +326,6 @@ class Consumer:
             if left_s <= 0:
                 return
             await wait_for_stop(stopping, min(left_s, 0.25))
-
-    # -- beside reading ----------------------------------------------------------------------------------------------
 
     async def _redrive(self, stopping: asyncio.Event) -> None:
         measure_at = 0.0
