@@ -1,6 +1,7 @@
 """P1: how many signed callbacks a second are durably applied by one worker of the payment service."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -223,8 +224,7 @@ def _checked(sample: Sample, result: dict[str, Any], found: Mapping[str, int]) -
         wrong.append(f"{result['lost']} connections lost")
     if not sample.operations:
         wrong.append("nothing was measured")
-    return Sample(rate=sample.rate, operations=sample.operations, cpu_us=sample.cpu_us, others=sample.others,
-                  p50_ms=sample.p50_ms, p99_ms=sample.p99_ms, wrong=wrong)  # fmt: skip
+    return dataclasses.replace(sample, wrong=wrong)
 
 
 def _filled(text: str, count: int) -> str:

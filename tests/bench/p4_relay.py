@@ -1,6 +1,7 @@
 """P4: how fast outbox rows get to Kafka, and how soon after their commit a consumer sees them."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -60,8 +61,11 @@ async def _measured(scenario: "_Relay", plan: Plan, tell: Tell) -> Row:
     result = await interleave(
         {"ours": scenario.ours, "textbook": scenario.textbook, "limit": scenario.limit}, plan, tell
     )
-    ours = sorted(sample.rate for sample in result.samples["ours"])
-    latency, dropped = await quietest(lambda _: scenario.half_load(ours[len(ours) // 2] / 2), 0, plan)
+    # Writer and consumer share the machine with the relay: half load is half of what all three together carry.
+    drained = sorted(sample.rate for sample in result.samples["ours"])
+    live = await scenario.live(drained[len(drained) // 2])
+    tell(f"  live, with writer and consumer beside it: {live.rate:.0f}/s")
+    latency, dropped = await quietest(lambda _: scenario.live(live.rate / 2), 0, plan)
     tell(f"  at half load ({latency.rate:.0f}/s): p50 {latency.p50_ms:.1f} ms, p99 {latency.p99_ms:.1f} ms")
     return make_row(
         id="P4", scenario="outbox relay, commit to broker acknowledgement, 1 KB events, one process", unit="events/s",
@@ -128,8 +132,11 @@ class _Relay:
             await producer.tell()
             return await self._measure(reader, sys.maxsize, {"relay": producer.pid})
 
-    async def half_load(self, rate: float) -> Sample:
-        """Commit at `rate` and see each event at a consumer; latency is from after the commit to after the poll."""
+    async def live(self, rate: float) -> Sample:
+        """Commit at `rate`, or as fast as it goes, and see each event at a consumer.
+
+        Latency is from after the commit to after the poll; the sample's rate is what arrived per second.
+        """
         topic = await self._world.topic("relay")
         seconds = self._plan.warm_s + self._plan.seconds
         async with self._world.database(_SERVICE) as database:
@@ -152,7 +159,7 @@ class _Relay:
                     arrived = await reader.said("arrived")
             finally:
                 await stop(relay)
-        return _latencies(committed, arrived, rate, self._plan.warm_s, meter)
+        return _latencies(committed, arrived, self._plan.warm_s, meter)
 
     async def _measure(
         self, reader: TopicReader, count: int, trees: Mapping[str, int], *, profiled: Sequence[int] = ()
@@ -176,9 +183,7 @@ class _Relay:
                       wrong=() if operations else ("nothing was measured",))  # fmt: skip
 
 
-def _latencies(
-    committed: dict[str, object], arrived: list[list[object]], rate: float, warm_s: float, meter: Meter
-) -> Sample:
+def _latencies(committed: dict[str, object], arrived: list[list[object]], warm_s: float, meter: Meter) -> Sample:
     events: list[tuple[str, int]] = [tuple(each) for each in committed["events"]]  # type: ignore[misc,attr-defined]
     seen: dict[str, int] = {}
     for event_id, at in arrived:
@@ -186,20 +191,19 @@ def _latencies(
     counted_from = events[0][1] + int(warm_s * 1e9)
     waits = sorted((seen[event_id] - at) / 1e6 for event_id, at in events if event_id in seen and at >= counted_from)
     lost = sum(event_id not in seen for event_id, _ in events)
-    wrong = [f"{lost} lost"] if lost else []
-    if committed["late_s"] > 0.5:  # type: ignore[operator]
-        wrong.append(f"the writer fell {committed['late_s']:.1f} s behind its rate")
-    return Sample(rate=rate, operations=len(events), cpu_us=meter.us_per_operation(len(events)), others=meter.others,
-                  p50_ms=percentile(waits, 0.5), p99_ms=percentile(waits, 0.99), wrong=wrong)  # fmt: skip
+    taken_s = (max(seen.values()) - events[0][1]) / 1e9
+    return Sample(
+        rate=len(seen) / taken_s, operations=len(events), cpu_us=meter.us_per_operation(len(events)),
+        others=meter.others, p50_ms=percentile(waits, 0.5), p99_ms=percentile(waits, 0.99),
+        wrong=[f"{lost} lost"] if lost else [],
+    )  # fmt: skip
 
 
 def _judged(sample: Sample, wrong: list[str], process: OwnedProcess) -> Sample:
     problems = [*sample.wrong, *wrong]
     if not sample.operations:
         problems.append(process.last_lines(5))
-    return Sample(
-        rate=sample.rate, operations=sample.operations, cpu_us=sample.cpu_us, others=sample.others, wrong=problems
-    )
+    return dataclasses.replace(sample, wrong=problems)
 
 
 _STAGED = """

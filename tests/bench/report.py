@@ -19,7 +19,8 @@ _LIBRARIES = (
 class Sample:
     """One run of one side: operations per second, CPU microseconds per operation by process, latency, and what was wrong.
 
-    `others` is how many cores strangers used meanwhile; `wrong` names each failed exactness check.
+    `others` is how many cores strangers used meanwhile; `wrong` names each failed exactness check; `stages_ms` says where
+    an end-to-end operation waited (medians).
     """
 
     rate: float
@@ -30,6 +31,7 @@ class Sample:
     p99_ms: float | None = None
     wrong: Sequence[str] = ()
     noisy: bool = False
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,10 @@ def table(rows: Sequence[Row]) -> str:
         for side, cpu in row.cpu_us_per_op.items():
             parts = "  ".join(f"{name} {value:.0f}" for name, value in cpu.items())
             lines.append(f"    CPU µs/op    {side:<9}{parts}")
+        for side, samples in row.rounds.items():
+            if samples and samples[-1].stages_ms:
+                parts = "  ".join(f"{name} {ms:.0f}" for name, ms in samples[-1].stages_ms.items())
+                lines.append(f"    waits ms     {side:<9}{parts}")
         if row.dropped_runs or row.noisy_runs:
             lines.append(
                 f"    noise        {row.dropped_runs} runs dropped, {row.noisy_runs} kept though others used the machine"

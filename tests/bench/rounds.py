@@ -27,7 +27,6 @@ class Plan:
     warm_s: float = 1.0
     wait_calm_s: float = 10.0
     repeats_max: int = 2
-    profile: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from defray_kernel import topics
 from defray_kernel.kafka import Kafka
@@ -20,7 +21,7 @@ from defray_sandbox.settings import inherited_environment
 from defray_sandbox.stack.credentials import Credentials, make_credentials
 from defray_sandbox.stack.environment import Addresses, Ports, Site
 from defray_sandbox.stack.kafka import KafkaBroker
-from defray_sandbox.stack.paths import CHECKOUT, private_folder, stack_paths, sweep_scratch
+from defray_sandbox.stack.paths import CHECKOUT, StackPaths, private_folder, stack_paths, sweep_scratch
 from defray_sandbox.stack.postgres import PostgresServer
 from defray_sandbox.stack.processes import FileLock, OwnedProcess, free_port
 from defray_sandbox.stack.provision import (
@@ -32,6 +33,10 @@ from defray_sandbox.stack.provision import (
     stored_passwords,
 )
 
+LOGS = CHECKOUT / "var" / "bench" / "logs"
+"""What the processes of the last bench said."""
+
+_WARM_BATCH = 50
 _READY_S = 60.0
 _STOP_S = 20.0
 _MIGRATE_S = 120.0
@@ -51,6 +56,7 @@ class World:
     kafka: KafkaBroker
     credentials: Credentials
     _templates: set[str] = field(default_factory=set)
+    _started: list[OwnedProcess] = field(default_factory=list)
     _template_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -82,10 +88,32 @@ class World:
         await topics.create(self.kafka_clients(), [wanted])
         return full
 
-    async def fresh_topics(self) -> None:
-        """Make the services' topics anew and empty; nobody may be connected to the old ones."""
+    async def warm_broker(self, seconds: float) -> None:
+        """Let the broker's Java compile its ways of working, one by one and in batches, before anything is measured."""
+        topic = TopicPartition(await self.topic("warm"), 0)
+        loop = asyncio.get_running_loop()
+        producer = await self.kafka_clients().producer()
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.kafka.bootstrap, auto_offset_reset="earliest")
+        await consumer.start()
+        consumer.assign([topic])
+        until = loop.time() + seconds
+        while loop.time() < until:
+            await producer.send_and_wait(topic.topic, bytes(500), partition=0)
+            batch = producer.create_batch()
+            for _ in range(_WARM_BATCH):
+                batch.append(timestamp=None, key=None, value=bytes(500))
+            batch.close()
+            await (await producer.send_batch(batch, topic.topic, partition=0))
+            await consumer.getmany(timeout_ms=10)
+        await consumer.stop()
+        await producer.stop()
+
+    async def fresh_topics(self, names: Sequence[str] = ()) -> None:
+        """Make the services' topics (or those of `names`) anew and empty; nobody may be connected to the old ones."""
         kafka = self.kafka_clients()
         wanted = topics.load(CHECKOUT / "deploy" / "topics.yaml")
+        if names:
+            wanted = {n: Topic(name=n, owner="bench", partitions=12, retention_ms=86_400_000) for n in names}
         admin = await kafka.admin()
         try:
             there = set(await admin.list_topics()) & set(wanted)
@@ -161,7 +189,12 @@ class World:
         base = inherited_environment() if env is None else dict(env)
         path = ":".join(filter(None, (str(CHECKOUT), base.get("PYTHONPATH", ""))))
         process.spawn([sys.executable, *argv], env=base | {"PYTHONPATH": path}, cwd=CHECKOUT)
+        self._started.append(process)
         return process
+
+    async def stop_all(self) -> None:
+        """Stop what a failed run has left behind."""
+        await stop(*(process for process in self._started if process.running()))
 
     async def ready(self, process: OwnedProcess, url: str, *, status: int = 200, within_s: float = _READY_S) -> None:
         """Wait until `url` answers `status`. Raises BenchFailed with the process's last lines."""
@@ -221,6 +254,7 @@ async def bench_world() -> AsyncIterator[World]:
             await asyncio.gather(*(asyncio.to_thread(server.start) for server in (postgres, kafka)))
             credentials = make_credentials(folder / "credentials")
             world = World(folder=folder, postgres=postgres, kafka=kafka, credentials=credentials)
+            stack.push_async_callback(world.stop_all)
             await world.fresh_topics()
             yield world
 
@@ -228,6 +262,7 @@ async def bench_world() -> AsyncIterator[World]:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     paths = stack_paths()
+    _end_leftovers(paths)
     sweep_scratch(paths)
     folder = private_folder(paths, "bench")
     lock = FileLock(folder / "run.lock")
@@ -235,5 +270,23 @@ def _scratch() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        shutil.rmtree(LOGS, ignore_errors=True)
+        LOGS.mkdir(parents=True)
+        for log in (*folder.glob("*.log"), *folder.glob("*/*.log")):
+            shutil.copy(log, LOGS)
         shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _end_leftovers(paths: StackPaths) -> None:
+    """End what a bench that was killed could not; only its own marks are believed, by pid and start time."""
+    for folder in paths.scratch.glob("bench-*"):
+        lock = FileLock(folder / "run.lock")
+        if not lock.try_acquire():
+            continue
+        for mark in (*folder.glob("*.json"), *folder.glob("postgres/server.json"), *folder.glob("kafka/broker.json")):
+            with contextlib.suppress(KeyError, TypeError):
+                OwnedProcess(name=mark.stem, mark=mark, log=mark.with_suffix(".log")).end_leftover(
+                    signal.SIGTERM, timeout_s=_STOP_S
+                )
         lock.release()

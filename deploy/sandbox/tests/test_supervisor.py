@@ -101,9 +101,9 @@ async def test_it_stops_everything_it_started_and_nothing_else(tmp_path: Path) -
     assert list((tmp_path / "run").glob("*.json")) == []
 
 
-async def test_what_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("defray_sandbox.stack.supervisor.STOP_TIMEOUT_S", 0.5)
-    async with Supervisor(folder=tmp_path / "run", log_folder=tmp_path / "log", tell=print) as supervisor:
+async def test_what_does_not_stop_is_killed(tmp_path: Path) -> None:
+    impatient = Supervisor(folder=tmp_path / "run", log_folder=tmp_path / "log", tell=print, stop_timeout_s=0.5)
+    async with impatient as supervisor:
         await supervisor.start([_spec("one", _STUBBORN)])
         supervisor.freeze("one")
         pid = supervisor.pids()["one"]

@@ -24,16 +24,13 @@ async def test_migrating_again_changes_nothing(migrated: ProvisionedDatabase) ->
 
 
 async def test_every_named_query_prepares(database: Database) -> None:
-    own = {orders.Q.path, order_payments.Q.path, order_refunds.Q.path, cases.Q.path}
-    loaded = {
-        queries.path: queries
-        for queries in all_queries()
-        if "services" not in queries.path.parts or "order" in queries.path.parts
-    }
-    assert own <= set(loaded)
+    own = [orders.Q, order_payments.Q, order_refunds.Q, cases.Q]
+    # Other services' queries may be loaded in the same test process; they belong to other schemas.
+    loaded = [queries for queries in all_queries() if queries.path.parent == orders.Q.path.parent]
+    assert len(loaded) == len(own)
     failed = []
     async with database.read() as conn:
-        for queries in loaded.values():
+        for queries in loaded:
             for name, text in queries.by_name.items():
                 try:
                     await conn.prepare(text)

@@ -35,6 +35,7 @@ Q = queries(__file__)
 _log = structlog.get_logger()
 
 _POLL_MS: Final = 250
+_APART_S: Final = 0.01  # Batches begin so far apart: the first event is applied at once, under load they gather.
 _START_WITHIN_S: Final = 5.0
 _HOLD_S: Final = 5.0
 _RETRY_MAX_S: Final = 5.0
@@ -218,6 +219,8 @@ class Consumer:
                 continue
             if batch:
                 await self._finish(consumer, batch, stopping)
+                if sum(map(len, batch.values())) < self._batch_max:
+                    await asyncio.sleep(max(0.0, self._polled_at + _APART_S - time.monotonic()))
 
     async def _poll(self, consumer: AIOKafkaConsumer) -> Batch:
         """Records of our partitions from their positions on. The call is never cancelled while the group lives."""
@@ -323,8 +326,6 @@ class Consumer:
             if left_s <= 0:
                 return
             await wait_for_stop(stopping, min(left_s, 0.25))
-
-    # -- beside reading ----------------------------------------------------------------------------------------------
 
     async def _redrive(self, stopping: asyncio.Event) -> None:
         measure_at = 0.0

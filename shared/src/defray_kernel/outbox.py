@@ -20,7 +20,7 @@ from defray_kernel.sql import queries
 
 Q = queries(__file__)
 
-LANES: Final = 8
+LANES: Final = 4
 PAYLOAD_BYTES_MAX: Final = 768 * 1024
 """Below the topics' max.message.bytes (1 MiB) with room for key and headers; the table repeats it as a CHECK."""
 

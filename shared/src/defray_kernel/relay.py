@@ -31,6 +31,8 @@ Q = queries(__file__)
 _log = structlog.get_logger()
 
 _POLL_S: Final = 0.25
+_APART_S: Final = 0.01
+"""A lane's cycles begin at least so far apart: the first event goes at once, under load they gather."""
 _MEASURE_EVERY_S: Final = 5.0
 _START_WITHIN_S: Final = 5.0
 _ROWS_MAX: Final = 1_000
@@ -60,6 +62,7 @@ class RelayBroken(Exception):
 
 class _Did(enum.StrEnum):
     SENT = "sent"
+    MORE = "more"
     NOTHING = "nothing"
     BUSY = "busy"
 
@@ -100,6 +103,9 @@ class Relay:
         self._blocked: dict[tuple[str, bytes | None], float] = {}
         # Partitions whose records go one by one, until when: one of them was refused and has to be told apart.
         self._singly: dict[tuple[str, int], float] = {}
+        # Whose turn it is to queue a batch: lanes that wait inside aiokafka for one partition wake each other up, and its
+        # deadline shrinks with every wake-up (10 s are gone within one), which ended the process under load.
+        self._turns: dict[tuple[str, int], asyncio.Lock] = {}
         self._looked_at = self._measure_at = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -169,6 +175,7 @@ class Relay:
                 if not self._due[lane].is_set() or stopping.is_set():
                     continue
                 self._due[lane].clear()
+                again_at = time.monotonic() + _APART_S
                 try:
                     did = await self.cycle(await held.get(), lane)
                     failures = 0
@@ -176,13 +183,15 @@ class Relay:
                     if not (is_transient(error) or isinstance(error, CommitUnknown)):
                         raise
                     held.drop()
-                    did, failures = _Did.SENT, failures + 1
+                    did, failures = _Did.MORE, failures + 1
                     _log.warning("relay_waits", lane=lane, error=type(error).__name__)
                     await asyncio.sleep(backoff_s(failures, base_s=0.1, cap_s=5.0))
                 if did is _Did.BUSY:
                     await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - spreads relays, guards nothing
-                if did is not _Did.NOTHING:
+                if did in {_Did.BUSY, _Did.MORE}:
                     self._due[lane].set()
+                elif did is _Did.SENT:
+                    await asyncio.sleep(max(0.0, again_at - time.monotonic()))
 
     async def cycle(self, connection: Connection, lane: int) -> _Did:
         """Lock the lane, then read (a second statement: its snapshot is younger than the lock), send, move, commit."""
@@ -204,7 +213,11 @@ class Relay:
         metrics.observe("relay_seconds", time.monotonic() - started)
         if cycle.broken is not None:
             raise cycle.broken
-        return _Did.SENT if cycle.acknowledged else _Did.NOTHING
+        if not cycle.acknowledged:
+            return _Did.NOTHING
+        # What was committed since the read has its own poke; only a read cut short, by count or size, knows of more.
+        all_read = len(rows) < _ROWS_MAX and sum(len(row["payload"]) for row in rows) < _BYTES_MAX
+        return _Did.SENT if all_read and len(cycle.acknowledged) == len(rows) else _Did.MORE
 
     async def _unsent(self, connection: Connection, lane: int) -> list[asyncpg.Record]:
         now = time.monotonic()
@@ -229,8 +242,10 @@ class Relay:
             async with asyncio.timeout(self._send_within_s):
                 await asyncio.gather(*(self._chain(cycle, producer, *where, rows) for where, rows in chains.items()))
         except TimeoutError:
-            # The batch may be in the log, or get there later: an idempotent producer never gives up.
-            cycle.broken = cycle.broken or RelayBroken(f"no acknowledgement within {self._send_within_s:.0f} s")
+            # The batch may be in the log, or get there later: an idempotent producer never gives up. A spoiled one is
+            # stopped before anything else is sent, so that what it may have sent comes first.
+            if not producer.spoiled:
+                cycle.broken = cycle.broken or RelayBroken(f"no acknowledgement within {self._send_within_s:.0f} s")
         return cycle
 
     async def _chain(
@@ -240,7 +255,11 @@ class Relay:
         singly = self._singly.get((topic, partition), 0.0) > time.monotonic()
         for builder, members in _batches(producer.client, rows, 1 if singly else _ROWS_MAX):
             try:
-                await (await producer.client.send_batch(builder, topic, partition=partition))
+                async with self._turns.setdefault((topic, partition), asyncio.Lock()):
+                    if producer.spoiled:
+                        return  # It may be stopped by now, and a stopped client takes batches that it never sends.
+                    sent = await producer.client.send_batch(builder, topic, partition=partition)
+                await sent
             except (*_RECORD_REFUSED, *_TOPIC_REFUSED) as error:
                 self._refused(producer, topic, partition, members, error)
                 return

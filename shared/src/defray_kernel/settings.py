@@ -45,7 +45,6 @@ class ServiceSettings(BaseModel):
     encryption_keys_file: Path
     operator_jwks_file: Path
     operator_issuer: str = "https://operators.invalid"
-    relay_lanes: Annotated[int, Field(ge=1, le=64)] = 8
 
     sandbox_clock_file: Path | None = None
     crash_at: str = ""

@@ -243,11 +243,11 @@ async def test_a_forgetful_postgres_is_refused(private_postgres: PostgresServer,
 
 async def test_wrong_settings_are_told_all_at_once_and_without_values(make_toy: MakeToy) -> None:
     service = make_toy("postgresql://u:canary-password@127.0.0.1:1/x")
-    service.environment |= {"DEFRAY_PAYMENT_COLOUR": "red-canary", "DEFRAY_PAYMENT_RELAY_LANES": "many-canary"}
+    service.environment |= {"DEFRAY_PAYMENT_COLOUR": "red-canary", "DEFRAY_PAYMENT_DATABASE_POOL_MAX": "many-canary"}
     del service.environment["DEFRAY_PAYMENT_KAFKA_BOOTSTRAP"]
     code, out = await service.output("http")
     assert code == 78
-    for name in ("COLOUR", "RELAY_LANES", "KAFKA_BOOTSTRAP"):
+    for name in ("COLOUR", "DATABASE_POOL_MAX", "KAFKA_BOOTSTRAP"):
         assert name in out
     assert "canary" not in out
     assert len(out.splitlines()) == 1

@@ -137,9 +137,9 @@ async def test_a_log_made_anew_is_noticed_and_not_skipped(database: Database, ka
 
 async def test_another_number_of_lanes_is_refused(database: Database, kafka: Kafka) -> None:
     async with database.read() as connection:
-        await outbox.check_lanes(connection, 8)
-    with pytest.raises(StartRefused, match="8 lanes, the settings say 4"):
-        await Relay(database, kafka, lanes=4).run(asyncio.Event())
+        await outbox.check_lanes(connection, outbox.LANES)
+    with pytest.raises(StartRefused, match="4 lanes, the settings say 8"):
+        await Relay(database, kafka, lanes=8).run(asyncio.Event())
 
 
 async def test_topics_are_created_once_and_differences_are_refused(kafka: Kafka) -> None:

@@ -149,6 +149,19 @@ async def payment_succeeded(session: AsyncSession, event: Received) -> None:
         move(session, order, "PAID", "order.paid")
 
 
+def new_order(body: OrderBody, merchant: Merchant) -> Order:
+    """An order that nobody has heard of yet."""
+    placed_at = now()
+    return Order(
+        id=new_id("ord"), merchant_id=merchant.id, merchant_order_no=body.merchant_order_no, status="",
+        currency=body.currency, amount_minor=body.amount_minor, correlation_id=new_id("cor"), placed_at=placed_at,
+        expires_at=placed_at + dt.timedelta(seconds=body.expires_in_s), event_sequence=0,
+        items=[Item(line=line, sku=item.sku, title=item.title, quantity=item.quantity,
+                    unit_amount_minor=item.unit_amount_minor, amount_minor=item.quantity * item.unit_amount_minor)
+               for line, item in enumerate(body.items, 1)],
+    )  # fmt: skip
+
+
 def router(sessions: Sessions, options: argparse.Namespace, _stack: contextlib.AsyncExitStack) -> APIRouter:
     """The merchant's API."""
     made = APIRouter()
@@ -188,15 +201,7 @@ def router(sessions: Sessions, options: argparse.Namespace, _stack: contextlib.A
             return OrderShown.model_validate(known.response)
         if sum(item.quantity * item.unit_amount_minor for item in body.items) != body.amount_minor:
             raise HTTPException(422, "amounts do not add up")
-        placed_at = now()
-        order = Order(
-            id=new_id("ord"), merchant_id=merchant.id, merchant_order_no=body.merchant_order_no, status="",
-            currency=body.currency, amount_minor=body.amount_minor, correlation_id=new_id("cor"), placed_at=placed_at,
-            expires_at=placed_at + dt.timedelta(seconds=body.expires_in_s), event_sequence=0,
-            items=[Item(line=line, sku=item.sku, title=item.title, quantity=item.quantity,
-                        unit_amount_minor=item.unit_amount_minor, amount_minor=item.quantity * item.unit_amount_minor)
-                   for line, item in enumerate(body.items, 1)],
-        )  # fmt: skip
+        order = new_order(body, merchant)
         session.add(order)
         await session.flush()
         move(session, order, "PLACED", "order.placed")

@@ -200,6 +200,51 @@ class Channel:
             return str(json.loads(raw)["code_url"])
 
 
+async def find_or_create(
+    session: AsyncSession, body: PaymentBody, claims: dict[str, Any], key: str, response: Response
+) -> Payment:
+    """The payment of an idempotency key."""
+    request_hash = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    known = await session.get(IdempotencyKey, (claims["sub"], key))
+    if known is not None:
+        if known.request_hash != request_hash:
+            raise HTTPException(422, "idempotency key was used with another body")
+        response.headers["Idempotency-Replayed"] = "true"
+        payment = await session.get_one(Payment, known.payment_id)
+    else:
+        payment = Payment(
+            id=new_id("pay"), order_id=claims["sub"], merchant_id=claims["mid"], attempt_no=secrets.token_hex(14),
+            status="", amount_minor=claims["amt"], currency=claims["cur"], correlation_id=claims["cid"],
+            created_at=now(), event_sequence=0,
+        )  # fmt: skip
+        session.add(payment)
+        await session.flush()
+        session.add(IdempotencyKey(order_id=claims["sub"], key=key, request_hash=request_hash,
+                                   payment_id=payment.id))  # fmt: skip
+        move(session, payment, "CREATED", "payment.created")
+        await session.commit()
+    return payment
+
+
+async def apply_callback(session: AsyncSession, channel: Channel, headers: Mapping[str, str], raw: bytes) -> None:
+    """Keep a verified callback and move its payment; the same callback again changes nothing."""
+    notice = Notice.model_validate_json(raw)
+    transaction = channel.open(notice.resource)
+    query = select(Payment).where(Payment.attempt_no == transaction.out_trade_no).with_for_update()
+    payment = (await session.execute(query)).scalar_one_or_none()
+    if payment is None:
+        raise HTTPException(404)
+    seen = await session.execute(select(Callback.id).where(Callback.notice_id == notice.id))
+    if seen.scalar_one_or_none() is None:
+        session.add(Callback(notice_id=notice.id, payment_id=payment.id, headers=dict(headers), raw=raw,
+                             received_at=now()))  # fmt: skip
+        same = (transaction.amount.total, transaction.amount.currency) == (payment.amount_minor, payment.currency)
+        if transaction.trade_state == "SUCCESS" and same and payment.status in {"CREATED", "PENDING"}:
+            payment.channel_txn_id = transaction.transaction_id
+            payment.paid_at = transaction.success_time
+            move(session, payment, "SUCCEEDED", "payment.succeeded")
+
+
 def router(sessions: Sessions, options: argparse.Namespace, stack: contextlib.AsyncExitStack) -> APIRouter:
     """The cashier's API and the channel's callback."""
     folder = Path(options.keys)
@@ -224,25 +269,7 @@ def router(sessions: Sessions, options: argparse.Namespace, stack: contextlib.As
         session: Annotated[AsyncSession, Depends(get_session)], idempotency_key: Annotated[str, Header()],
         response: Response,
     ) -> PaymentShown:  # fmt: skip
-        request_hash = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
-        known = await session.get(IdempotencyKey, (claims["sub"], idempotency_key))
-        if known is not None:
-            if known.request_hash != request_hash:
-                raise HTTPException(422, "idempotency key was used with another body")
-            response.headers["Idempotency-Replayed"] = "true"
-            payment = await session.get_one(Payment, known.payment_id)
-        else:
-            payment = Payment(
-                id=new_id("pay"), order_id=claims["sub"], merchant_id=claims["mid"], attempt_no=secrets.token_hex(14),
-                status="", amount_minor=claims["amt"], currency=claims["cur"], correlation_id=claims["cid"],
-                created_at=now(), event_sequence=0,
-            )  # fmt: skip
-            session.add(payment)
-            await session.flush()
-            session.add(IdempotencyKey(order_id=claims["sub"], key=idempotency_key, request_hash=request_hash,
-                                       payment_id=payment.id))  # fmt: skip
-            move(session, payment, "CREATED", "payment.created")
-            await session.commit()
+        payment = await find_or_create(session, body, claims, idempotency_key, response)
         if payment.status == "CREATED":
             code_url = await channel.create(payment)
             payment = (await session.execute(
@@ -259,21 +286,7 @@ def router(sessions: Sessions, options: argparse.Namespace, stack: contextlib.As
         raw = await request.body()
         if not channel.verify(request.headers, raw):
             raise HTTPException(401)
-        notice = Notice.model_validate_json(raw)
-        transaction = channel.open(notice.resource)
-        query = select(Payment).where(Payment.attempt_no == transaction.out_trade_no).with_for_update()
-        payment = (await session.execute(query)).scalar_one_or_none()
-        if payment is None:
-            raise HTTPException(404)
-        seen = await session.execute(select(Callback.id).where(Callback.notice_id == notice.id))
-        if seen.scalar_one_or_none() is None:
-            session.add(Callback(notice_id=notice.id, payment_id=payment.id, headers=dict(request.headers), raw=raw,
-                                 received_at=now()))  # fmt: skip
-            same = (transaction.amount.total, transaction.amount.currency) == (payment.amount_minor, payment.currency)
-            if transaction.trade_state == "SUCCESS" and same and payment.status in {"CREATED", "PENDING"}:
-                payment.channel_txn_id = transaction.transaction_id
-                payment.paid_at = transaction.success_time
-                move(session, payment, "SUCCEEDED", "payment.succeeded")
+        await apply_callback(session, channel, request.headers, raw)
         await session.commit()
         return Response(status_code=204)
 

@@ -120,22 +120,30 @@ def _parked(service: str, arguments: Sequence[str], *, prefix: str = "") -> int:
 
 
 def _run(work: Coroutine[Any, Any, int], timeline: Timeline) -> int:
+    received: list[int] = []
     try:
-        return asyncio.run(_interruptible(work))
+        return asyncio.run(_interruptible(work, received))
     except StackError as error:
         timeline.fail(error)
         return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
+        return 128 + received[0]
 
 
-async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
-    """A SIGTERM ends `work` as a Ctrl-C does: everything that was started is stopped in order."""
+async def _interruptible(work: Coroutine[Any, Any, int], received: list[int]) -> int:
+    """Ctrl-C and SIGTERM end `work` alike: everything that was started is stopped in order.
+
+    Both are asked for by name: a shell starts what runs in its background with SIGINT ignored.
+    """
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+    def end(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end, number)
     return await work
 
 

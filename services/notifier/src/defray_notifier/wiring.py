@@ -87,10 +87,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             group_commits=(adding, disabling, recording),
             directory=directory,
             consumers=(
-                events_consumer(settings, database, kafka, clock, due.set),
+                events_consumer(database, kafka, clock, due.set),
                 merchants.consumer("notifier", database, kafka, clock),
             ),
-            relay=Relay(database, kafka, lanes=settings.relay_lanes),
+            relay=Relay(database, kafka),
             timers=(deliver(dispatcher, clock, due), event_log.partition_timer(database)),
             tasks=(
                 Task(name="wakeup", role="all", run=wakeup.run),
@@ -141,9 +141,7 @@ def recording_of(database: Database, clock: Clock, after_commit: Callable[[], No
     )
 
 
-def events_consumer(
-    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
-) -> Consumer:
+def events_consumer(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
     """Public events into messages."""
     return Consumer(
         "events",
@@ -154,7 +152,6 @@ def events_consumer(
         kafka,
         clock,
         after_commit=after_commit,
-        lanes=settings.relay_lanes,
         version=__version__,
     )
 

@@ -59,10 +59,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             group_commits=(committing,),
             directory=directory,
             consumers=(
-                _payments(settings, database, kafka, clock, wakeup.poke),
+                _payments(database, kafka, clock, wakeup.poke),
                 merchants.consumer("order", database, kafka, clock),
             ),
-            relay=Relay(database, kafka, lanes=settings.relay_lanes),
+            relay=Relay(database, kafka),
             timers=(idempotency.purge_timer(clock), event_log.partition_timer(database)),
             tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
         )
@@ -115,9 +115,7 @@ async def _topics(settings: Settings, kafka: Kafka) -> None:
     await topics.check(kafka, [t for t in stated.values() if t.owner == "order" or t.name in read])
 
 
-def _payments(
-    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
-) -> Consumer:
+def _payments(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
     return Consumer(
         "payments",
         "order.payments",
@@ -128,6 +126,5 @@ def _payments(
         clock,
         lock=lock_orders,
         after_commit=after_commit,
-        lanes=settings.relay_lanes,
         version=__version__,
     )

@@ -125,10 +125,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             group_commits=edges.all,
             directory=directory,
             consumers=(
-                _orders(settings, database, kafka, clock, wakeup.poke),
+                _orders(database, kafka, clock, wakeup.poke),
                 merchants.consumer("payment", database, kafka, clock),
             ),
-            relay=Relay(database, kafka, lanes=settings.relay_lanes),
+            relay=Relay(database, kafka),
             timers=timers(doors.querying, doors.refunding, database, clock),
             tasks=(
                 Task(name="wakeup", role="all", run=wakeup.run),
@@ -320,9 +320,7 @@ async def _topics(settings: Settings, kafka: Kafka) -> None:
     await topics.check(kafka, [t for t in stated.values() if t.owner == "payment" or t.name in read])
 
 
-def _orders(
-    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
-) -> Consumer:
+def _orders(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
     return Consumer(
         "orders",
         "payment.orders",
@@ -333,6 +331,5 @@ def _orders(
         clock,
         lock=project_order.lock,
         after_commit=after_commit,
-        lanes=settings.relay_lanes,
         version=__version__,
     )

@@ -59,8 +59,8 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             internal=internal(RegistryApi(database, registering, changing, clock), operator_tokens),
             group_commits=(registering, changing),
             directory=directory,
-            consumers=(payments_consumer(settings, database, kafka, clock, wakeup.poke),),
-            relay=Relay(database, kafka, lanes=settings.relay_lanes),
+            consumers=(payments_consumer(database, kafka, clock, wakeup.poke),),
+            relay=Relay(database, kafka),
             timers=(*timers(clock, wakeup.poke), event_log.partition_timer(database)),
             tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
         )
@@ -107,9 +107,7 @@ def changing_of(database: Database, clock: Clock, after_commit: Callable[[], Non
     )
 
 
-def payments_consumer(
-    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
-) -> Consumer:
+def payments_consumer(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
     """Payment events into the books."""
     return Consumer(
         "payments",
@@ -121,7 +119,6 @@ def payments_consumer(
         clock,
         lock=consumers.lock_accounts,
         after_commit=after_commit,
-        lanes=settings.relay_lanes,
         version=__version__,
     )
 

@@ -8,7 +8,7 @@ CREATE TABLE kernel_setting (
   value text NOT NULL CHECK (octet_length(value) <= 1000)
 );
 -- Another number of lanes would put a key's next event into another lane than its last: writers and relays check it at start.
-INSERT INTO kernel_setting (name, value) VALUES ('relay_lanes', '8');
+INSERT INTO kernel_setting (name, value) VALUES ('relay_lanes', '4');
 
 CREATE TABLE outbox (
   lane          smallint    NOT NULL CHECK (lane BETWEEN 0 AND 63),

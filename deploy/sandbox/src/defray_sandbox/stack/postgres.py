@@ -203,7 +203,10 @@ class PostgresServer:
         self._process.spawn(argv, env=_ENV, cwd=Path("/"), as_nobody=self._as_nobody)
 
         def ready() -> bool:
-            lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+            try:
+                lines = pid_file.read_text().splitlines()
+            except FileNotFoundError:  # Not written yet, or taken away by a server that could not start.
+                lines = []
             said = len(lines) > _READY_LINE and lines[_READY_LINE].strip() == "ready"
             return said and lines[0].strip() == str(self._process.pid)
 

@@ -56,8 +56,11 @@ class Supervisor:
     `tell` receives one text per event that a person should see.
     """
 
-    def __init__(self, *, folder: Path, log_folder: Path, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, folder: Path, log_folder: Path, tell: Callable[[str], None], stop_timeout_s: float = STOP_TIMEOUT_S
+    ) -> None:
         self._folder = folder
+        self._stop_timeout_s = stop_timeout_s
         self._log_folder = log_folder
         self._tell = tell
         self._watched: dict[str, _Watched] = {}
@@ -70,7 +73,7 @@ class Supervisor:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         for mark in self._folder.glob("*.json"):
             leftover = OwnedProcess(name=mark.stem, mark=mark, log=self._log_folder / f"{mark.stem}.log")
-            await asyncio.to_thread(leftover.end_leftover, signal.SIGTERM, timeout_s=STOP_TIMEOUT_S)
+            await asyncio.to_thread(leftover.end_leftover, signal.SIGTERM, timeout_s=self._stop_timeout_s)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3), trust_env=False)
         await self._group.__aenter__()
         self._group.create_task(self._watch())
@@ -145,7 +148,7 @@ class Supervisor:
         """Stop `name` in order and start it again, with `extra_env` over its environment; returns when it is ready."""
         watched = self._watched[name]
         watched.restart_at = float("inf")  # The watch must not take the stop for a crash.
-        await asyncio.to_thread(watched.process.stop, signal.SIGTERM, timeout_s=STOP_TIMEOUT_S)
+        await asyncio.to_thread(watched.process.stop, signal.SIGTERM, timeout_s=self._stop_timeout_s)
         if extra_env:
             watched.spec = replace(watched.spec, env={**watched.spec.env, **extra_env})
         self._spawn(watched)
@@ -155,7 +158,7 @@ class Supervisor:
         """Ask everything to end, wait 15 s, kill what is left; the last started is asked first."""
         self._stopping.set()
         stops = (
-            asyncio.to_thread(watched.process.stop, signal.SIGTERM, timeout_s=STOP_TIMEOUT_S)
+            asyncio.to_thread(watched.process.stop, signal.SIGTERM, timeout_s=self._stop_timeout_s)
             for watched in reversed(self._watched.values())
         )
         await asyncio.gather(*stops)

@@ -14,11 +14,12 @@ SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.ch
        p.attempt_no AS payment_attempt_no, p.created_at, p.expires_at, p.channel_txn_id, p.paid_at, p.failure_code,
        p.correlation_id, p.version, p.event_seq, p.refund_reserved_minor, p.refunded_minor,
        a.attempt_no, a.status AS attempt_status, a.closing, a.query_count, a.next_query_at, a.action_sealed,
-       a.action_expires_at, a.account_id, a.payer_sealed, o.payment_id AS txn_owner
+       a.action_expires_at, a.account_id, a.payer_sealed,
+       -- Row by row on purpose: as a join it was planned to read every paid payment once for each report.
+       (SELECT o.payment_id FROM payment o WHERE o.channel = c.channel AND o.channel_txn_id = c.txn_id) AS txn_owner
 FROM unnest($1::text[], $2::text[], $3::text[]) AS c (attempt_no, channel, txn_id)
 JOIN attempt a ON a.attempt_no = c.attempt_no
 JOIN payment p ON p.payment_id = a.payment_id
-LEFT JOIN payment o ON o.channel = c.channel AND o.channel_txn_id = c.txn_id AND o.channel_txn_id IS NOT NULL
 
 -- name: live_of_orders
 SELECT p.payment_id, p.order_id, p.merchant_id, p.amount_minor, p.currency, p.channel, p.product, p.description, p.status,
