@@ -77,10 +77,11 @@ def pay(
     total: Annotated[int | None, typer.Option(help="Another amount than ordered, in minor units.")] = None,
     callbacks: Annotated[int, typer.Option(help="So many callbacks of the payment.")] = 1,
     concurrent: Annotated[bool, typer.Option("--concurrent", help="All of them at once.")] = False,  # noqa: FBT002  A flag.
+    late: Annotated[bool, typer.Option("--late", help="Although it was closed, as when a bank was slow.")] = False,  # noqa: FBT002  A flag.
 ) -> None:
     """Let the payer pay; tells what the merchant answered."""
     wish = {"out_trade_no": number, "link": link, "total": total, "callbacks": callbacks, "concurrent": concurrent}
-    _pull(channel, "/control/pay", wish | {"wait": True})
+    _pull(channel, "/control/pay", wish | {"late": late, "wait": True})
 
 
 @channel_app.command("open")

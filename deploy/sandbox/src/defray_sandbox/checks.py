@@ -1,10 +1,11 @@
-"""Checks after a run that the books balance, the channel agrees with them, and nothing is left undone anywhere."""
+"""Checks after a run that the books balance, the channels agree with them, and nothing is left undone anywhere."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import asyncpg
 
-from defray_sandbox.doors import Doors
+from defray_sandbox.doors import Doors, Json
 from defray_sandbox.stack.local import LocalStack
 from defray_sandbox.stack.provision import SERVICES
 
@@ -12,7 +13,8 @@ _CONNECT_TIMEOUT_S = 5
 _UNDONE = {
     "events not yet sent": ("outbox", "true"),
     "parked events": ("parked_event", "true"),
-    "open cases": ("exception_case", "state = 'OPEN'"),
+    "open cases": ("exception_case", "state <> 'RESOLVED'"),
+    "refunds under way": ("refund", "status IN ('REQUESTED', 'PROCESSING', 'ABNORMAL')"),
     "webhooks not yet delivered": ("delivery", "state = 'PENDING'"),
 }
 """What must be empty in every schema that has the table: words for a person, table, condition."""
@@ -44,7 +46,7 @@ async def undone(stack: LocalStack) -> dict[str, int]:
 
 
 async def books(stack: LocalStack, doors: Doors) -> list[Finding]:
-    """Ask settlement for its trial balance and the channel for its captures, and compare the two."""
+    """Ask settlement for its trial balance, each channel for what it took in and gave back, and compare the two."""
     settlement = stack.addresses.services["settlement"].internal_url
     operator = stack.credentials.operator_token("checks", ["viewer"])
     trial = await doors.get(f"{settlement}/internal/v1/trial-balance", bearer=operator)
@@ -52,25 +54,44 @@ async def books(stack: LocalStack, doors: Doors) -> list[Finding]:
     figures = ", ".join(
         f"{name}: debit {row['debit_minor']} = credit {row['credit_minor']}" for name, row in totals.items()
     )
-    captures = (await doors.get(f"{stack.addresses.channel.internal_url}/books"))["captures"]
-    taken = {name: row["amount_minor"] for name, row in captures.items()}
+    findings = [Finding(what="the books balance", holds=bool(trial["balanced"]), figures=figures)]
     clearing = await _clearing(stack)
-    return [
-        Finding(what="the books balance", holds=bool(trial["balanced"]), figures=figures),
-        Finding(
-            what="the channel's own books equal our clearing account",
-            holds=taken == clearing,
-            figures=f"channel {taken}, clearing {clearing}",
-        ),
-    ]
+    for channel, ports in stack.addresses.channels.items():
+        held = _held(await doors.get(f"{ports.internal_url}/books"))
+        ours = clearing.pop(channel, {})
+        findings.append(
+            Finding(
+                what=f"{channel}'s own books equal our clearing account",
+                holds=held == ours,
+                figures=f"{channel} {held}, clearing {ours}",
+            )
+        )
+    if clearing:
+        findings.append(Finding(what="no clearing account is a stranger's", holds=False, figures=str(clearing)))
+    return findings
 
 
-async def _clearing(stack: LocalStack) -> dict[str, int]:
+def _held(books: Json) -> dict[str, int]:
+    """What a channel has taken in and not given back, by currency."""
+    held: Counter[str] = Counter()
+    for currency, row in books["captures"].items():
+        held[currency] += row["amount_minor"]
+    for currency, row in books["refunds"].items():
+        held[currency] -= row["amount_minor"]
+    return {currency: minor for currency, minor in held.items() if minor}
+
+
+async def _clearing(stack: LocalStack) -> dict[str, dict[str, int]]:
+    """The balances of our clearing accounts, by channel and currency."""
     connection = await asyncpg.connect(stack.site.database.admin_dsn, timeout=_CONNECT_TIMEOUT_S)
     try:
         rows = await connection.fetch(
-            "SELECT currency, balance_minor FROM settlement.account WHERE account_id LIKE 'channel:%:clearing:%'"
+            "SELECT split_part(account_id, ':', 2) AS channel, currency, balance_minor FROM settlement.account"
+            " WHERE account_id LIKE 'channel:%:clearing:%' AND balance_minor <> 0"
         )
     finally:
         await connection.close()
-    return {row["currency"]: row["balance_minor"] for row in rows if row["balance_minor"]}
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        found.setdefault(row["channel"], {})[row["currency"]] = row["balance_minor"]
+    return found

@@ -49,6 +49,18 @@ async def test_only_the_exact_word_acknowledges(alipay: AlipaySimulator, seller:
     assert (statistics["orders_notified"], statistics["callbacks"]["callbacks_taken"]) == (1, 1)
 
 
+async def test_money_can_arrive_after_the_close(alipay: AlipaySimulator, seller: AlipayMerchant, taker: Shop) -> None:
+    await _open_app(alipay, seller, taker, "LATE_1")
+    assert (await seller.call("close", {"out_trade_no": "LATE_1"})).code == "10000"
+    with pytest.raises(Exception, match="409"):
+        await alipay.control("/control/pay", {"out_trade_no": "LATE_1"})
+    await alipay.control("/control/pay", {"out_trade_no": "LATE_1", "late": True, "wait": True})
+    assert (await seller.call("query", {"out_trade_no": "LATE_1"})).node["trade_status"] == "TRADE_SUCCESS"
+    with pytest.raises(Exception, match="409"):
+        await alipay.control("/control/pay", {"out_trade_no": "LATE_1", "late": True})
+    assert (await alipay.control("/books"))["captures"]["CNY"]["count"] == 1
+
+
 async def test_refund_notices_are_told_from_payments(
     alipay: AlipaySimulator, seller: AlipayMerchant, taker: Shop
 ) -> None:

@@ -98,6 +98,19 @@ async def test_a_declined_order_stays_open(simulator: WechatSimulator, merchant:
     assert await simulator.control("/books") == {"captures": {}, "refunds": {}}
 
 
+async def test_money_can_arrive_after_the_close(simulator: WechatSimulator, merchant: Merchant, shop: Shop) -> None:
+    await merchant.create("LATE01", shop.url)
+    assert (await merchant.close("LATE01")).status == 204
+    with pytest.raises(Exception, match="409"):
+        await simulator.control("/control/pay", {"out_trade_no": "LATE01"})
+    paid = await simulator.control("/control/pay", {"out_trade_no": "LATE01", "late": True, "wait": True})
+    assert [callback["status"] for callback in paid["callbacks"]] == [204]
+    assert (await merchant.query("LATE01")).body["trade_state"] == "SUCCESS"
+    with pytest.raises(Exception, match="409"):
+        await simulator.control("/control/pay", {"out_trade_no": "LATE01", "late": True})
+    assert (await simulator.control("/books"))["captures"]["CNY"]["count"] == 1
+
+
 async def test_a_callback_outlives_a_crash(new_simulator: Callable[..., WechatSimulator], shop: Shop) -> None:
     shop.answers = [503]
     async with new_simulator() as simulator, aiohttp.ClientSession(trust_env=False) as session:

@@ -211,10 +211,15 @@ class Channel:
         for refund in self.ledger.due_refunds(now_s):
             await self._settle_and_announce(refund, Outcome(str(refund.outcome)))
 
-    def capture(self, trade: Trade, *, total: int | None = None) -> Notification:
-        """Take the payer's money; another amount than ordered only when a test asks for it. Raises NotPossibleError."""
+    def capture(self, trade: Trade, *, total: int | None = None, late: bool = False) -> Notification:
+        """Take the payer's money; another amount than ordered only when a test asks for it.
+
+        `late`: as when a bank was slow, the money arrives although the trade was closed. Raises NotPossibleError.
+        """
         now_s = self.clock.business_s()
-        if trade.status is not TradeStatus.WAIT_BUYER_PAY or trade.expires_at_s <= now_s:
+        payable = trade.status is TradeStatus.WAIT_BUYER_PAY and trade.expires_at_s > now_s
+        was_closed = trade.status in {TradeStatus.WAIT_BUYER_PAY, TradeStatus.TRADE_CLOSED} and not trade.paid_at_s
+        if not payable and not (late and was_closed):
             raise NotPossibleError(f"the trade cannot be paid: {trade.status}")
         self.ledger.pay(trade, paid_at_s=now_s, total=trade.total if total is None else total)
         return self._note(trade, "paid")

@@ -40,6 +40,7 @@ _PAY = Record(
         "total": Integer(low=1, high=TOTAL_MAX),
         "callbacks": Integer(low=1, high=ROUND_KINDS_MAX),
         "concurrent": Flag(),
+        "late": Flag(),
         "wait": Flag(),
     },
 )
@@ -104,10 +105,11 @@ class ControlApi:
 
     async def _pay(self, body: Body) -> web.Response:
         """The payer opens the order, unless it is open, and pays."""
-        trade = self._opened(body)
+        late = bool(body.get("late", False))
+        trade = self._find(body) if late else self._opened(body)
         total = body.get("total")
         try:
-            notice = self._channel.capture(trade, total=None if total is None else integer(total))
+            notice = self._channel.capture(trade, total=None if total is None else integer(total), late=late)
         except NotPossibleError as error:
             raise conflict(str(error)) from error
         task = round_asked(body, round_of(notice))
@@ -271,7 +273,7 @@ class ControlApi:
         return trade
 
     def _find(self, body: Body) -> Trade:
-        trade = self._channel.ledger.find(str(body["out_trade_no"]))
+        trade = self._channel.ledger.find(str(body.get("out_trade_no", "")))
         if trade is None:
             raise missing("order")
         return trade

@@ -210,8 +210,8 @@ class Ledger:
         return self._trades[trade.out_trade_no]
 
     def pay(self, trade: Trade, *, paid_at_s: float, total: int) -> None:
-        """Record that the payer paid; the trade must be open."""
-        assert trade.status is TradeStatus.WAIT_BUYER_PAY
+        """Record that the payer paid; the trade must be open, or closed when money comes late."""
+        assert trade.status in {TradeStatus.WAIT_BUYER_PAY, TradeStatus.TRADE_CLOSED} and not trade.paid_at_s
         changes = {"paid_at_s": paid_at_s, "paid_total": total, "status": TradeStatus.TRADE_SUCCESS}
         self._change(Event.PAID, trade.out_trade_no, **changes)
 

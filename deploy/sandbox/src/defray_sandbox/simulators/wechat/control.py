@@ -44,6 +44,7 @@ _PAY = Record(
         "currency": _CURRENCY,
         "callbacks": Integer(low=1, high=ROUND_KINDS_MAX),
         "concurrent": Flag(),
+        "late": Flag(),
         "wait": Flag(),
     },
 )
@@ -143,6 +144,7 @@ class ControlApi:
                 order,
                 total=None if total is None else integer(total),
                 currency=None if currency is None else str(currency),
+                late=bool(body.get("late", False)),
             )
         except NotPayableError as error:
             raise conflict(f"the order cannot be paid: {error}") from error

@@ -163,8 +163,8 @@ class Ledger:
 
     def pay(self, order: Order, *, transaction_id: str, event_id: str, openid: str,
             paid_at_s: float, total: int, currency: str) -> None:  # fmt: skip
-        """Record that the payer paid; the order must be open."""
-        assert order.state in (TradeState.NOTPAY, TradeState.USERPAYING)
+        """Record that the payer paid; the order must be open, or closed when money comes late."""
+        assert order.state in (TradeState.NOTPAY, TradeState.USERPAYING, TradeState.CLOSED)
         self._record(
             Event.PAID, order.out_trade_no, transaction_id=transaction_id, event_id=event_id, openid=openid,
             paid_at_s=paid_at_s, paid_total=total, paid_currency=currency,
