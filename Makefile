@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` shows a payment end to end, `make test` proves it. Both need Python 3.11–3.14 only.
+# Two commands matter: `make demo` shows payments and refunds end to end, `make test` proves it. Both need Python 3.11–3.14 only.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test prove bench check e2e contracts lock clean
@@ -18,7 +18,7 @@ setup: ## make .venv from the hashed lock (everything below does it first; a sec
 		echo "setup: install one (Debian 12: apt-get install python3 python3-venv) or name it: make DEFRAY_PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" deploy/bootstrap.py
 
-demo: setup ## one payment from order to webhook, narrated and checked; exits when done
+demo: setup ## payments, refunds, a lost answer, late money on two channels, narrated and checked; exits when done
 	@$(VENV)/defray demo $(ARGS)
 
 up: setup ## the same stack, kept running until Ctrl-C

@@ -211,7 +211,8 @@ class Ledger:
 
     def pay(self, trade: Trade, *, paid_at_s: float, total: int) -> None:
         """Record that the payer paid; the trade must be open, or closed when money comes late."""
-        assert trade.status in {TradeStatus.WAIT_BUYER_PAY, TradeStatus.TRADE_CLOSED} and not trade.paid_at_s
+        assert trade.status in {TradeStatus.WAIT_BUYER_PAY, TradeStatus.TRADE_CLOSED}
+        assert not trade.paid_at_s
         changes = {"paid_at_s": paid_at_s, "paid_total": total, "status": TradeStatus.TRADE_SUCCESS}
         self._change(Event.PAID, trade.out_trade_no, **changes)
 
