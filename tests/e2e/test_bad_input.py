@@ -58,6 +58,14 @@ ROUTES = (
         keyed=True,
         tolerated={"order_id = 'None'", "description = 'None'"},
     ),
+    Route(
+        service="payment",
+        path="/v1/payments/{payment_id}/refunds",
+        good={"amount_minor": 1, "reason": "MARK"},
+        required={"amount_minor"},
+        keyed=True,
+        tolerated={"reason = 'None'"},
+    ),
     Route(service="notifier", path="/v1/webhook-endpoints", good=ENDPOINT, required={"url", "event_types"}),
 )
 WITHOUT_JSON = {

@@ -98,11 +98,14 @@ async def test_a_channel_that_does_not_answer_is_asked_later(world: World) -> No
     await world.channel("/control/callbacks", {"never": True, "count": 1})
     answer = await world.pay(order["payment_token"])
     assert (answer.status, answer.body["status"]) == (202, "PENDING")
+    # While the outcome is unknown nobody may start another.
+    assert (await world.pay(order["payment_token"])).status in {202, 409}
+    # Who looks makes us ask: the order is there, and its lost QR text is had again under the same number.
     poll = world.url("payment", answer.body["links"]["self"])
     polled = await world.ask("GET", poll, by=order["payment_token"])
     assert (polled.status, polled.body["status"]) == (200, "PENDING")
-    # While the outcome is unknown nobody may start another.
-    assert (await world.pay(order["payment_token"])).status in {202, 409}
+    assert polled.body["attempt_no"] == answer.body["attempt_no"]
+    assert polled.body["next_action"]["data"]["code_url"].startswith("weixin://")
     await world.channel("/control/pay", {"out_trade_no": answer.body["attempt_no"]})
     await sandbox_clock.advance(world.stack.clock_file, world.stack.addresses, 60)
     await world.payment_reaches(answer.body["payment_id"], "SUCCEEDED")

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from defray_kernel.ids import uuid7
 from defray_kernel.testing.eventually import eventually
-from defray_sandbox import checks
+from defray_sandbox import checks, sandbox_clock
 from defray_sandbox.doors import Doors
 from defray_sandbox.seed import SeededMerchant
 from defray_sandbox.stack.local import LocalStack
@@ -104,17 +104,29 @@ class World:
         by = (merchant or self.one).api_key
         return await self.ask("POST", url, by=by, body=body, key=key or uuid7().hex, headers=headers)
 
-    async def pay(self, token: str, *, key: str | None = None) -> Answer:
+    async def pay(
+        self, token: str, *, key: str | None = None, channel: str = "wechat", product: str = "native"
+    ) -> Answer:
         """The cashier asks for a QR code with the order's token."""
-        body = {"channel": "wechat", "product": "native"}
+        body = {"channel": channel, "product": product}
         return await self.ask("POST", self.url("payment", "/v1/payments"), by=token, body=body, key=key or uuid7().hex)
 
-    async def channel(self, path: str, body: object = None) -> Any:  # noqa: ANN401 - the simulator's JSON
-        """Pull one of the channel's levers."""
-        url = self.stack.addresses.channel.internal_url + path
+    async def refund(self, payment_id: str, amount_minor: int, *, key: str | None = None) -> Answer:
+        """Merchant one asks for money to go back."""
+        url = self.url("payment", f"/v1/payments/{payment_id}/refunds")
+        by = self.one.api_key
+        return await self.ask("POST", url, by=by, body={"amount_minor": amount_minor}, key=key or uuid7().hex)
+
+    async def channel(self, path: str, body: object = None, *, of: str = "wechat") -> Any:  # noqa: ANN401 - the simulator's JSON
+        """Pull one of a channel's levers."""
+        url = self.stack.addresses.channels[of].internal_url + path
         answer = await self.ask("GET" if body is None else "POST", url, body=body)
         assert answer.status == 200, answer
         return answer.body
+
+    async def advance(self, seconds: int) -> None:
+        """Move business time on, for the services and the channels."""
+        await sandbox_clock.advance(self.stack.clock_file, self.stack.addresses, seconds)
 
     async def operate(self, service: str, path: str, body: object) -> Answer:
         """An operator's act on an internal port."""
@@ -144,18 +156,18 @@ class World:
         url = self.url("payment", f"/v1/payments/{payment_id}")
         return await self.reaches(url, self.one.api_key, status, within_s=within_s)
 
-    async def entries(self, payment_id: str) -> list[dict[str, Any]]:
-        """How a payment was booked, as soon as it was."""
+    async def entries(self, payment_id: str, *, count: int = 1) -> list[dict[str, Any]]:
+        """How a payment and its refunds were booked, as soon as there are so many entries."""
         url = self.url("settlement", f"/v1/ledger/entries?payment_id={payment_id}")
 
         async def posted() -> list[dict[str, Any]]:
             data: list[dict[str, Any]] = (await self.ask("GET", url, by=self.one.api_key)).body["data"]
-            return data
+            return data if len(data) >= count else []
 
-        return await eventually(posted, what="the ledger entry")
+        return await eventually(posted, what=f"{count} ledger entries")
 
     async def comes_to_rest(self, *, within_s: float = 30) -> None:
-        """Nothing is unsent, parked, open or undelivered anywhere, and the books agree with themselves and the channel."""
+        """Nothing is unsent, parked, open or undelivered anywhere, and the books agree with themselves and the channels."""
         left: dict[str, int] = {}
 
         async def at_rest() -> bool:
