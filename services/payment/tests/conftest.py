@@ -8,9 +8,9 @@ import json
 import logging as stdlib_logging
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.problems import registry
 from defray_kernel.server import Listener
 from defray_kernel.testing.eventually import eventually
-from defray_kernel.timers import Timer, run_once
+from defray_kernel.timers import run_once
 from defray_payment import wiring
 from defray_payment.channels.registry import Channels
 from defray_payment.channels.wechat.channel import WechatChannel
@@ -49,20 +49,10 @@ from defray_sandbox.simulators.process import WechatSimulator
 from defray_sandbox.simulators.wechat.keys import generate
 from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, provision, stored_passwords
 
-from .given import ACCOUNT, FILLED, PRICE
+from .given import ACCOUNT, FILLED, PRICE, MovedClock
 
 TIMEOUT_S = 1.0
 SCOPES = ["payments:read", "payments:write", "refunds:read", "refunds:write"]
-
-
-@dataclass(slots=True)
-class MovedClock(SystemClock):
-    """Real time, with business time ahead by as much as a test says."""
-
-    ahead: dt.timedelta = field(default_factory=dt.timedelta)
-
-    def now(self) -> dt.datetime:
-        return self.real() + self.ahead
 
 
 @pytest.fixture(scope="session")
@@ -277,7 +267,7 @@ class Service:
     async def refund(
         self, payment_id: str, amount_minor: int, *, key: str | None = None, by: Shop | None = None, **body: object
     ) -> Answer:
-        path, wish = f"/v1/payments/{payment_id}/refunds", {"amount_minor": amount_minor} | body
+        wish, path = {"amount_minor": amount_minor} | body, f"/v1/payments/{payment_id}/refunds"
         return await self.call("POST", path, by=by or self.one, body=wish, key=key or uuid7().hex)
 
     async def callback(self, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
@@ -285,15 +275,16 @@ class Service:
             return reply.status, await reply.read()
 
     async def query_due(self) -> int:
-        """Let the timer look once; returns how many attempts were due."""
-        return await run_once(self.database, self._timers()[0], self.clock)
+        """Let the timer of attempts look once; returns how many were due."""
+        return await self._due(0)
 
     async def refund_due(self) -> int:
-        """Let the refunds' timer look once; returns how many were due."""
-        return await run_once(self.database, self._timers()[1], self.clock)
+        """The same of refunds."""
+        return await self._due(1)
 
-    def _timers(self) -> Sequence[Timer]:
-        return timers(self.querying, self.refunding, self.database, self.clock)
+    async def _due(self, which: int) -> int:
+        timer = timers(self.querying, self.refunding, self.database, self.clock)[which]
+        return await run_once(self.database, timer, self.clock)
 
     async def rows(self, sql: str, *arguments: object) -> list[dict[str, Any]]:
         async with self.database.read() as conn:

@@ -2,9 +2,10 @@
 
 import datetime as dt
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from defray_kernel.clock import SystemClock
 from defray_kernel.contracts import order_v1
 from defray_kernel.contracts.envelope import Cause, Event, EventData
 from defray_kernel.idempotency import Claim as Key
@@ -46,6 +47,16 @@ FILLED = [
     "parked_key",
 ]
 ACCOUNT = ChannelAccount(merchant_ref="1900000109", app_ref="wx8888888888888888")
+
+
+@dataclass(slots=True)
+class MovedClock(SystemClock):
+    """Real time, with business time ahead by as much as a test says."""
+
+    ahead: dt.timedelta = field(default_factory=dt.timedelta)
+
+    def now(self) -> dt.datetime:
+        return self.real() + self.ahead
 
 
 def terms(**changes: object) -> OrderTerms:

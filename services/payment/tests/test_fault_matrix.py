@@ -85,7 +85,8 @@ async def tried(service: Service, simulator: WechatSimulator, moment: str, actio
     return begun
 
 
-async def each_paid_once(service: Service, simulator: WechatSimulator, begun: list[Answer]) -> None:
+async def each_paid_once(service: Service, simulator: WechatSimulator, begun: list[Answer]) -> bool:
+    """Let the timer look, and the payers pay."""
     service.clock.ahead += dt.timedelta(seconds=30)
     assert await service.query_due() == TIMES
     for each in begun:
@@ -93,7 +94,7 @@ async def each_paid_once(service: Service, simulator: WechatSimulator, begun: li
         assert await status_of(service, each.body["payment_id"]) == "SUCCEEDED"
     made = await orders(simulator)
     # As many as were scripted, each once, under the number of its first call.
-    assert {no: (done["created"], done["paid"]) for no, done in made.items()} == {number(e): (1, 1) for e in begun}
+    return {no: (done["created"], done["paid"]) for no, done in made.items()} == {number(e): (1, 1) for e in begun}
 
 
 async def test_c1_a_call_that_never_arrived_is_sent_again_under_its_number(
@@ -101,15 +102,15 @@ async def test_c1_a_call_that_never_arrived_is_sent_again_under_its_number(
 ) -> None:
     begun = await tried(service, simulator, "before_apply", "drop")
     assert await orders(simulator) == {}
-    await each_paid_once(service, simulator, begun)
+    assert await each_paid_once(service, simulator, begun)
 
 
 async def test_c2_a_call_that_was_done_and_not_answered(service: Service, simulator: WechatSimulator) -> None:
-    await each_paid_once(service, simulator, await tried(service, simulator, "after_apply", "drop"))
+    assert await each_paid_once(service, simulator, await tried(service, simulator, "after_apply", "drop"))
 
 
 async def test_c3_an_error_after_it_was_done(service: Service, simulator: WechatSimulator) -> None:
-    await each_paid_once(service, simulator, await tried(service, simulator, "after_apply", "500"))
+    assert await each_paid_once(service, simulator, await tried(service, simulator, "after_apply", "500"))
 
 
 async def test_c4_a_callback_before_the_answer_to_the_call(service: Service, simulator: WechatSimulator) -> None:
@@ -275,7 +276,7 @@ async def test_c23_two_orders_and_one_transaction_of_the_channel(service: Servic
 
 @pytest.mark.parametrize("action", ["garbage", "truncated", "unsigned", "wrong_key", "502"])
 async def test_c25_an_answer_that_is_none_is_unknown(service: Service, simulator: WechatSimulator, action: str) -> None:
-    await each_paid_once(service, simulator, await tried(service, simulator, "after_apply", action))
+    assert await each_paid_once(service, simulator, await tried(service, simulator, "after_apply", action))
 
 
 async def test_c26_the_channels_key_changes_in_mid_flight(service: Service, simulator: WechatSimulator) -> None:

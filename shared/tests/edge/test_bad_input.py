@@ -293,6 +293,11 @@ async def test_one_merchant_over_its_rate_does_not_slow_the_other(database: Data
         statuses = await asyncio.gather(*(read(toy.KEYS[0]) for _ in range(200)))
         assert statuses.count(404) >= 20
         assert statuses.count(429) >= 150
+        status, _, headers = await running.get("/v1/notes/ord_1", toy.KEYS[0])
+        left = int(headers["ratelimit"].partition("r=")[2].partition(";")[0])
+        assert headers["ratelimit-policy"] == '"merchant";q=20;w=1'
+        assert 0 <= left < 20
+        assert (status == 429) == ("retry-after" in headers)
         assert [await read(toy.KEYS[1]) for _ in range(5)] == [404] * 5
 
 
