@@ -33,6 +33,10 @@ LIMITED_ELSEWHERE = {
 }
 
 
+# Run by operators as the owner: the serving role may not write history anew.
+BY_OWNER = {"sealed"}
+
+
 @pytest.fixture(scope="module")
 def migrated(postgres_server: str, server_folder: Path) -> Iterator[ProvisionedDatabase]:
     """One database with every service's migrations applied once, as they stand side by side in the sandbox."""
@@ -85,12 +89,14 @@ async def test_migrations_add_up_to_the_committed_schema(service: str, owner: Co
     assert await schema.schema_text(owner, service) != now
 
 
-async def test_every_named_query_fits_the_schema_and_is_permitted(service: str, runtime: Connection) -> None:
+async def test_every_named_query_fits_the_schema_and_is_permitted(
+    service: str, runtime: Connection, owner: Connection
+) -> None:
     checked = queries_of(service)
     found = {
         f"{queries.path.stem}.{name}": why
         for queries in checked
-        for name, why in (await faults(runtime, queries)).items()
+        for name, why in (await faults(owner if queries.path.stem in BY_OWNER else runtime, queries)).items()
     }
     assert found == {}
     assert sum(len(queries.by_name) for queries in checked) > 20

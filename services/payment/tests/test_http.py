@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 import datetime as dt
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from defray_kernel.calls import RouteSpec
 from defray_kernel.contracts.order_v1 import OrderPlaced
 from defray_kernel.ids import show
 from defray_kernel.money import Money
 from defray_kernel.testing.eventually import eventually
+from defray_payment import wiring
 from defray_payment.commands import project_order
 from defray_sandbox.simulators.process import SimulatorFailedError, WechatSimulator
 
@@ -310,3 +313,22 @@ async def test_a_key_whose_holder_died_is_taken_over_under_the_same_number(
     assert (order["out_trade_no"], order["create_requests"]) == (number(resumed), 2)
     await recording.stop()
     await eventually(revived.done, what="the write edge stops")
+
+
+def test_every_write_has_an_example_that_its_model_takes() -> None:
+    declared = [*edges()]
+    assert len(declared) >= 7
+    for spec in declared:
+        assert spec.example is not None, spec.name
+        assert spec.request is not None
+        spec.request.model_validate(spec.example)
+        documents = (wiring.openapi(), wiring.internal_openapi())
+        found = [document["paths"].get(spec.path, {}).get(spec.method.lower()) for document in documents]
+        (operation,) = [each for each in found if each is not None]
+        assert operation["requestBody"]["content"]["application/json"]["example"] == spec.example
+
+
+def edges() -> Iterator[RouteSpec]:
+    """All routes of both ports that take a body."""
+    for edge in (wiring.declared_public(), wiring.declared_internal()):
+        yield from (spec for spec in edge.routes if spec.request is not None)

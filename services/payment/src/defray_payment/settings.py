@@ -17,6 +17,10 @@ class Settings(ServiceSettings):
     )
     channel_timeout_s: Annotated[float, Field(gt=0, le=7)] = 6.0  # four calls fit into one request's 30 s
 
+    channel_calls_per_s: Annotated[float, Field(gt=0, le=10_000)] = Field(
+        default=50.0, description="What one process may send to one account at a channel, at most; see its contract."
+    )
+
     # The sandbox's first accounts. In production operators add accounts instead (`channel-account add`).
     wechat_base_url: str = Field(default="https://api.mch.weixin.qq.com", pattern=r"^https?://[^/?#\s]+$")
     wechat_mchid: str | None = Field(default=None, pattern=r"^[0-9]{6,32}$")

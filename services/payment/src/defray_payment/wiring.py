@@ -6,6 +6,7 @@ import argparse
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from defray_kernel.roles import Task, Verb, Wiring
 from defray_kernel.wakeup import Wakeup
 from defray_payment import __version__
 from defray_payment.channels.build import Builder
+from defray_payment.channels.guard import Limits
 from defray_payment.channels.registry import Channels
 from defray_payment.commands import (
     manage_accounts,
@@ -97,6 +99,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             envelope=envelope,
             builder=_builder(settings, session, clock),
             channels=channels,
+            limits=Limits(rate_per_s=settings.channel_calls_per_s, burst=ceil(2 * settings.channel_calls_per_s)),
         )
         await _seed(settings, database, envelope, clock)
         await refresh.refresh()
@@ -237,8 +240,8 @@ def internal(cases: CasesApi, desk: AccountsApi, known_operators: OperatorTokens
     return edge
 
 
-def openapi() -> dict[str, Any]:
-    """The document of the public port, made without running anything: only declarations are read."""
+def declared_public() -> Edge:
+    """The public port with nothing behind it: its declarations can be read, its handlers cannot run."""
     doors = Doors(
         api=object.__new__(PaymentsApi),
         listing=object.__new__(PaymentList),
@@ -248,12 +251,22 @@ def openapi() -> dict[str, Any]:
         querying=object.__new__(QueryAttempts),
         refunding=object.__new__(QueryRefunds),
     )
-    return public(doors, registry(*PROBLEMS), None, None).openapi()
+    return public(doors, registry(*PROBLEMS), None, None)
+
+
+def declared_internal() -> Edge:
+    """The same of the operators' port."""
+    return internal(object.__new__(CasesApi), object.__new__(AccountsApi), None)
+
+
+def openapi() -> dict[str, Any]:
+    """The document of the public port, made without running anything."""
+    return declared_public().openapi()
 
 
 def internal_openapi() -> dict[str, Any]:
     """The same of the operators' port."""
-    return internal(object.__new__(CasesApi), object.__new__(AccountsApi), None).openapi()
+    return declared_internal().openapi()
 
 
 def _builder(settings: Settings, session: aiohttp.ClientSession, clock: Clock) -> Builder:

@@ -17,6 +17,7 @@ from defray_kernel.crypto import CannotOpen, Envelope
 from defray_kernel.db import Database, is_transient
 from defray_kernel.errors import ConfigInvalid
 from defray_payment.channels.build import Builder
+from defray_payment.channels.guard import Guard, Limits
 from defray_payment.channels.line import Line
 from defray_payment.channels.registry import Channels
 from defray_payment.channels.spi import KeySource, Trouble
@@ -37,6 +38,7 @@ class AccountRefresh:
     envelope: Envelope
     builder: Builder
     channels: Channels
+    limits: Limits = field(default_factory=Limits)
     every_s: float = REFRESH_S
     monotonic: Callable[[], float] = time.monotonic
     _known: dict[UUID, Line] = field(default_factory=dict)
@@ -111,6 +113,6 @@ class AccountRefresh:
             channel,
             merchant_id=held.merchant_id,
             active=held.status is AccountStatus.ACTIVE,
-            guard=None if before is None else before.guard,
+            guard=Guard(str(held.account_id), self.limits) if before is None else before.guard,
             version=held.version,
         )

@@ -31,6 +31,12 @@ PROBLEMS: Final = (
         code="account_unusable", status=422, title="With this the channel could not be spoken with or verified"
     ),
 )
+_KEYS_EXAMPLE: Final = {
+    "private_key": "-----BEGIN PRIVATE KEY-----…",
+    "verify_keys": [{"name": "PUB_KEY_ID_0114232134912410000000000000", "pem": "-----BEGIN PUBLIC KEY-----…"}],
+    "serial": "5157F09EFDC096DE15EBE81A47057A7200000000",
+    "seal_key": "0123456789abcdef0123456789abcdef",
+}
 
 
 class VerifyKey(RequestModel):
@@ -198,6 +204,13 @@ class AccountsApi:
             status=201,
             auth="operator",
             scope="operator",
+            example={
+                "channel": "wechat",
+                "merchant_ref": "1900000109",
+                "app_ref": "wx8888888888888888",
+                "base_url": "https://api.mch.weixin.qq.com",
+                "keys": _KEYS_EXAMPLE,
+            },
         )
         edge.route(
             "POST",
@@ -208,6 +221,7 @@ class AccountsApi:
             response=AccountBody,
             auth="operator",
             scope="operator",
+            example=_KEYS_EXAMPLE,
         )
         edge.route(
             "POST",
