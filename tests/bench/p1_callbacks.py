@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from defray_sandbox.simulators.process import APPID, MCHID
+from tests.bench import past
 from tests.bench.accounting import Meter
 from tests.bench.driver import driver
 from tests.bench.limits import verifying
@@ -25,10 +24,8 @@ from tests.bench.world import BenchFailed, World, free_ports, stop
 
 _CALLBACKS_PER_S_MAX = {"ours": 8_000, "textbook": 2_000}
 _LIMIT_CALLBACKS = 2_000
+_PATH = "/v1/webhooks/wechat"
 _PREFIX = "BENCH".ljust(17, "0")
-_AMOUNT_MINOR = 1999
-_HISTORY = 10_000
-"""Payments that succeeded before: a shop that never sold anything has statistics that no other shop has."""
 _AHEAD_S = 280
 _GOOD_FOR_S = 500.0
 """A signature holds for 300 s around its time stamp, and these are stamped 280 s ahead."""
@@ -36,36 +33,6 @@ _MAKE_WITHIN_S = 180.0
 
 GOAL = Goal(ratio_textbook=10.0, ratio_limit=0.3, p99_ms=20.0)
 
-_SEED_OURS = """
-SET search_path = payments;
-CREATE TEMPORARY TABLE seed AS
-  SELECT uuidv7() AS order_id, uuidv7() AS payment_id, '{prefix}' || lpad(n::text, 9, '0') AS attempt_no
-  FROM generate_series(1, {count} + {history}) AS n;
-INSERT INTO payable (order_id, merchant_id, amount_minor, currency, status, order_expires_at, order_seq, correlation_id,
-                     version, event_seq, created_at, updated_at)
-  SELECT order_id, '018f0000-0000-7000-8000-000000000001', {amount}, 'CNY', 'OPEN', now() + interval '2 hours', 0,
-         'bench-' || attempt_no, 1, 0, now(), now() FROM seed;
-INSERT INTO payment (payment_id, order_id, merchant_id, amount_minor, currency, channel, product, description, status,
-                     attempt_no, expires_at, correlation_id, version, event_seq, created_at, updated_at)
-  SELECT payment_id, order_id, '018f0000-0000-7000-8000-000000000001', {amount}, 'CNY', 'wechat', 'native', 'Order',
-         'PENDING', attempt_no, now() + interval '2 hours', 'bench-' || attempt_no, 2, 2, now(), now() FROM seed;
-INSERT INTO attempt (attempt_no, payment_id, order_id, channel, status, next_query_at, created_at, updated_at)
-  SELECT attempt_no, payment_id, order_id, 'wechat', 'OPEN', now() + interval '1 hour', now(), now() FROM seed;
-UPDATE payable SET claimed_by = payment_id FROM payment WHERE payment.order_id = payable.order_id
-  AND attempt_no > '{prefix}' || lpad('{count}', 9, '0');
-UPDATE payment SET status = 'SUCCEEDED', paid_minor = amount_minor, paid_at = now(), channel_txn_id = 'OLD' || attempt_no
-  WHERE attempt_no > '{prefix}' || lpad('{count}', 9, '0');
-UPDATE attempt SET status = 'PAID', next_query_at = NULL WHERE attempt_no > '{prefix}' || lpad('{count}', 9, '0');
-VACUUM ANALYZE payable; VACUUM ANALYZE payment; VACUUM ANALYZE attempt;
-CHECKPOINT"""
-_SEED_TEXTBOOK = """
-INSERT INTO payments.payment (id, order_id, merchant_id, attempt_no, status, amount_minor, currency, correlation_id,
-                              created_at, event_sequence)
-  SELECT 'pay_' || n, 'ord_' || n, 'mer_textbook', '{prefix}' || lpad(n::text, 9, '0'),
-         CASE WHEN n > {count} THEN 'SUCCEEDED' ELSE 'PENDING' END, {amount}, 'CNY', 'bench-' || n, now(), 2
-  FROM generate_series(1, {count} + {history}) AS n;
-VACUUM ANALYZE payments.payment;
-CHECKPOINT"""
 _FOUND_OURS = """
 SELECT (SELECT count(*) FROM payments.payment WHERE status = 'SUCCEEDED') - {history} AS "payments succeeded",
        (SELECT count(*) FROM payments.outbox WHERE event_type = 'payment.succeeded.v1')
@@ -118,7 +85,7 @@ class _Callbacks:
         count = self._count("ours")
         await self._signed()
         async with self._world.database("payment") as database:
-            await _execute(database.admin_dsn, _filled(_SEED_OURS, count))
+            await past.execute(database.admin_dsn, _filled(past.SEED_OURS, count))
             site = self._world.site(database)
             service = await self._world.service(site, "payment", "http", profile=profile)
             try:
@@ -127,7 +94,7 @@ class _Callbacks:
                                                   profiled=[service.pid] if profile else ())  # fmt: skip
             finally:
                 await stop(service)
-            return _checked(sample, result, await _row(database.admin_dsn, _filled(_FOUND_OURS, count)))
+            return _checked(sample, result, await past.row(database.admin_dsn, _filled(_FOUND_OURS, count)))
 
     async def textbook(self, _: int) -> Sample:
         """The twin's payment service without its relay."""
@@ -135,7 +102,7 @@ class _Callbacks:
         await self._signed()
         async with self._world.empty_database() as dsn:
             await textbook.create(dsn)
-            await _execute(dsn, _filled(_SEED_TEXTBOOK, count))
+            await past.execute(dsn, _filled(past.SEED_TEXTBOOK, count))
             (port,) = free_ports(1)
             url = f"http://127.0.0.1:{port}"
             argv = ["-m", textbook_payment.__name__, "http", "--dsn", dsn, "--port", str(port),
@@ -146,7 +113,7 @@ class _Callbacks:
                 sample, result = await self._load(url, count, {"app": service.pid})
             finally:
                 await stop(service)
-            return _checked(sample, result, await _row(dsn, _filled(_FOUND_TEXTBOOK, count)))
+            return _checked(sample, result, await past.row(dsn, _filled(_FOUND_TEXTBOOK, count)))
 
     async def limit(self, _: int) -> Sample:
         """Only HTTP and the signature."""
@@ -172,7 +139,7 @@ class _Callbacks:
         repeat: bool = False,
         profiled: Sequence[int] = (),
     ) -> tuple[Sample, dict[str, Any]]:
-        argv = ["tests.bench.callback_load", "--url", url, "--callbacks", str(self._file), "--count", str(count),
+        argv = ["tests.bench.posting_load", "--url", url, "--path", _PATH, "--requests", str(self._file), "--count", str(count),
                 "--warm", str(self._plan.warm_s), "--seconds", str(self._plan.seconds), "--rate", str(rate),
                 *(["--repeat"] if repeat else [])]  # fmt: skip
         async with driver(self._world.folder, "callbacks", argv) as load:
@@ -197,7 +164,7 @@ class _Callbacks:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "defray_sandbox.simulators.wechat.batch",
             "--keys-dir", str(self._world.credentials.channel_side), "--out", str(self._file), "--prefix", _PREFIX,
-            "--count", str(self._count("ours")), "--total", str(_AMOUNT_MINOR), "--mchid", MCHID, "--appid", APPID,
+            "--count", str(self._count("ours")), "--total", str(past.AMOUNT_MINOR), "--mchid", MCHID, "--appid", APPID,
             "--ahead-s", str(_AHEAD_S),
         )  # fmt: skip
         try:
@@ -228,24 +195,4 @@ def _checked(sample: Sample, result: dict[str, Any], found: Mapping[str, int]) -
 
 
 def _filled(text: str, count: int) -> str:
-    return text.format(prefix=_PREFIX, count=count, amount=_AMOUNT_MINOR, history=_HISTORY)
-
-
-async def _execute(dsn: str, statements: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        for statement in statements.split(";"):
-            # One by one: CHECKPOINT may not stand in the transaction of a multi-statement text.
-            await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-async def _row(dsn: str, query: str) -> dict[str, int]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        row = await connection.fetchrow(query)
-    finally:
-        await connection.close()
-    assert row is not None
-    return dict(row)
+    return past.filled(text, prefix=_PREFIX, count=count)

@@ -189,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kafka", default="")
     made.add_argument("--port", type=int, required=True)
     made.add_argument("--keys", default="", help="folder with the channel's and the order service's keys")
-    made.add_argument("--channel", default="", help="the channel's address")
+    made.add_argument("--channel", default="", help="the channel's address; none: payments stay CREATED")
     made.add_argument("--public-url", default="", help="where the channel reaches the payment service")
     return made
 

@@ -270,7 +270,7 @@ def router(sessions: Sessions, options: argparse.Namespace, stack: contextlib.As
         response: Response,
     ) -> PaymentShown:  # fmt: skip
         payment = await find_or_create(session, body, claims, idempotency_key, response)
-        if payment.status == "CREATED":
+        if payment.status == "CREATED" and channel.base_url:
             code_url = await channel.create(payment)
             payment = (await session.execute(
                 select(Payment).where(Payment.id == payment.id).with_for_update().execution_options(populate_existing=True)

@@ -1,4 +1,4 @@
-"""The load of P1: posts signed callbacks, each once, over kept connections; at once or at an even rate.
+"""The load of P1 and P2: posts requests that were made ahead, each once, over kept connections; at once or at an even rate.
 
 Says `ready`, then after a line `warm` when the measured time begins, `over` when it ends, and `result` at the end.
 """
@@ -18,8 +18,6 @@ from tests.bench.driver import say, told
 from tests.bench.http_client import Connection, ConnectionLost, rendered
 from tests.bench.report import percentile
 
-PATH = "/v1/webhooks/wechat"
-
 
 @dataclass(slots=True)
 class Tally:
@@ -37,17 +35,17 @@ class Tally:
             self.waits_s.append(self.last_at - sent_at)
 
 
-def requests(url: str, file: Path, count: int, *, repeat: bool) -> list[bytes]:
-    """The callbacks of a file in final form."""
+def requests(url: str, path: str, file: Path, count: int, *, repeat: bool) -> list[bytes]:
+    """The requests of a file in final form."""
     with file.open() as lines:
         parsed = [json.loads(line) for _, line in zip(range(count), lines, strict=False)]
-    return [rendered(url, "POST", PATH, each["headers"], each["body"].encode()) for each in parsed] * (
+    return [rendered(url, "POST", path, each["headers"], each["body"].encode()) for each in parsed] * (
         100 if repeat else 1
     )
 
 
 async def closed_loop(connections: list[Connection], source: Iterator[bytes], tally: Tally, times: "Times") -> None:
-    """Each connection sends its next callback as soon as it has the answer to the last."""
+    """Each connection sends its next request as soon as it has the answer to the last."""
 
     async def sender(connection: Connection) -> None:
         while time.monotonic() < times.ends and (request := next(source, None)) is not None:
@@ -65,7 +63,7 @@ async def closed_loop(connections: list[Connection], source: Iterator[bytes], ta
 async def open_loop(
     connections: list[Connection], source: Iterator[bytes], tally: Tally, times: "Times", rate: float
 ) -> None:
-    """A callback is due every 1/rate seconds whatever the server does; its wait counts from when it was due."""
+    """A request is due every 1/rate seconds whatever the server does; its wait counts from when it was due."""
     free: asyncio.Queue[Connection] = asyncio.Queue()
     for connection in connections:
         free.put_nowait(connection)
@@ -98,7 +96,7 @@ class Times:
 
 async def run(options: argparse.Namespace) -> None:
     """Connect, send, tell."""
-    source = iter(requests(options.url, options.callbacks, options.count, repeat=options.repeat))
+    source = iter(requests(options.url, options.path, options.requests, options.count, repeat=options.repeat))
     connections = [await Connection.open(options.url) for _ in range(options.connections)]
     tally = Tally()
     say("ready")
@@ -125,7 +123,8 @@ async def run(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--callbacks", type=Path, required=True)
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--requests", type=Path, required=True, help="JSON lines of headers and body")
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--repeat", action="store_true", help="send the same ones again and again (the bare limit)")
     parser.add_argument("--connections", type=int, default=64)
