@@ -31,8 +31,11 @@ _GOOD_FOR_S = 500.0
 """A signature holds for 300 s around its time stamp, and these are stamped 280 s ahead."""
 _MAKE_WITHIN_S = 180.0
 
-GOAL = Goal(ratio_textbook=10.0, ratio_limit=0.3, p99_ms=20.0)
+GOAL = Goal(ratio_textbook=10.0, ratio_limit=0.2, p99_ms=20.0)
 
+_AT_THE_ACCOUNT = """
+UPDATE payments.attempt SET account_id = (SELECT account_id FROM payments.channel_account WHERE channel = 'wechat');
+VACUUM FULL ANALYZE payments.attempt"""
 _FOUND_OURS = """
 SELECT (SELECT count(*) FROM payments.payment WHERE status = 'SUCCEEDED') - {history} AS "payments succeeded",
        (SELECT count(*) FROM payments.outbox WHERE event_type = 'payment.succeeded.v1')
@@ -89,6 +92,8 @@ class _Callbacks:
             site = self._world.site(database)
             service = await self._world.service(site, "payment", "http", profile=profile)
             try:
+                # The account is made when the service first starts; a report is also held to where its attempt was made.
+                await past.execute(database.admin_dsn, _AT_THE_ACCOUNT)
                 url = site.addresses.services["payment"].public_url
                 sample, result = await self._load(url, count, {"app": service.pid}, rate=rate,
                                                   profiled=[service.pid] if profile else ())  # fmt: skip

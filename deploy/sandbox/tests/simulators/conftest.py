@@ -177,6 +177,13 @@ class Shop:
         return [dict(parse_qsl(body.decode(), keep_blank_values=True)) for _, body in self.taken]
 
 
+async def notified(simulator: WechatSimulator, subject: str) -> None:
+    """Wait until the channel has noted the shop's success answer for `orders/…` or `refunds/…`: the shop sent it earlier."""
+    async with asyncio.timeout(10):
+        while not (await simulator.control(f"/control/{subject}"))["notified"]:
+            await asyncio.sleep(0.02)
+
+
 @pytest.fixture(scope="session")
 def channel_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys of both sides, made once."""

@@ -9,7 +9,7 @@ import pytest
 
 from defray_sandbox.simulators.process import MCHID, SimulatorFailedError, WechatSimulator
 
-from .conftest import Answer, Merchant, Shop
+from .conftest import Answer, Merchant, Shop, notified
 
 _REFUNDS = "/v3/refund/domestic/refunds"
 
@@ -175,6 +175,7 @@ async def test_refunds_outlive_a_crash(new_simulator: Callable[..., WechatSimula
         await simulator.kill()
         await simulator.start()
         await shop.wait_for(2)
+        await notified(simulator, "refunds/R1")
         assert (await merchant.call("GET", f"{_REFUNDS}/R1")).body == before
         assert (await merchant.query("CRASH1")).body["trade_state"] == "REFUND"
         await simulator.kill()
