@@ -21,5 +21,8 @@ GRANT SELECT, INSERT, UPDATE ON channel_account TO __RUNTIME__;
 
 -- NULL = made before accounts had rows: at the channel's first account.
 ALTER TABLE attempt ADD COLUMN account_id uuid;
+-- RETURNED: over, and the channel has sent back whatever was paid.
+ALTER TABLE attempt DROP CONSTRAINT attempt_status_check, ADD CONSTRAINT attempt_status_check CHECK (
+  status IN ('SENDING', 'UNKNOWN', 'OPEN', 'PAID', 'REFUSED', 'CLOSED', 'RETURNED'));
 -- Sent again with the attempt; an auth code is good for one payment, the rest identifies a person.
 ALTER TABLE attempt ADD COLUMN payer_sealed bytea CHECK (length(payer_sealed) <= 4096);

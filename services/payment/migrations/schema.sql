@@ -22,7 +22,7 @@ CREATE TABLE attempt (
   CONSTRAINT attempt_check CHECK (((status <> ALL (ARRAY['SENDING'::text, 'UNKNOWN'::text, 'OPEN'::text])) OR (next_query_at IS NOT NULL))),
   CONSTRAINT attempt_payer_sealed_check CHECK ((length(payer_sealed) <= 4096)),
   CONSTRAINT attempt_query_count_check CHECK ((query_count >= 0)),
-  CONSTRAINT attempt_status_check CHECK ((status = ANY (ARRAY['SENDING'::text, 'UNKNOWN'::text, 'OPEN'::text, 'PAID'::text, 'REFUSED'::text, 'CLOSED'::text]))),
+  CONSTRAINT attempt_status_check CHECK ((status = ANY (ARRAY['SENDING'::text, 'UNKNOWN'::text, 'OPEN'::text, 'PAID'::text, 'REFUSED'::text, 'CLOSED'::text, 'RETURNED'::text]))),
   CONSTRAINT attempt_payment_id_fkey FOREIGN KEY (payment_id) REFERENCES payment(payment_id),
   CONSTRAINT attempt_pkey PRIMARY KEY (attempt_no)
 ) WITH (fillfactor=80);

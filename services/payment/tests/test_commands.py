@@ -226,6 +226,25 @@ async def test_money_on_a_closed_payment_of_an_open_order_is_kept(world: World) 
     assert [s for _, s in await world.told(of)] == [1, 2, 3, 4]
 
 
+async def test_money_that_the_channel_sent_back_on_our_word_is_a_case_and_moves_nothing(world: World) -> None:
+    of = terms()
+    no = (await world.opened(of)).attempt.attempt_no
+    await world.apply(report(Report.RETURNED, no, source=Source.CLOSE))
+    assert (await world.status(of), await world.cases()) == (["CLOSED"], [])
+    told = await world.told(of)
+    await world.apply(callback(no, "EV-1"))
+    assert (await world.status(of), await world.cases()) == (["CLOSED"], ["money_returned"])
+    assert await world.told(of) == told
+    assert await world.rows("SELECT status FROM attempt") == [("RETURNED",)]
+
+
+async def test_money_that_went_back_without_our_word_closes_the_payment_and_is_a_case(world: World) -> None:
+    of = terms()
+    no = (await world.opened(of)).attempt.attempt_no
+    await world.apply(report(Report.RETURNED, no))
+    assert (await world.status(of), await world.cases()) == (["CLOSED"], ["money_returned"])
+
+
 async def test_a_refusal_fails_the_payment_and_another_may_start(world: World) -> None:
     of = terms()
     no = (await world.begun(of)).attempt.attempt_no

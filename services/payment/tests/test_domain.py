@@ -1,5 +1,6 @@
 """The rules: every (state, report) pair has one defined answer, and money is never dropped or counted twice."""
 
+import dataclasses
 import datetime as dt
 import itertools
 
@@ -47,6 +48,11 @@ OPENED: dict[tuple[PaymentStatus, Report], object] = {
     (S.AUTHORIZED, R.LAPSED): CONTRADICTION,
     (S.AUTHORIZED, R.UNSENT): STALE,
     (S.AUTHORIZED, R.UNCLEAR): STALE,
+    (S.CREATED, R.RETURNED): Moved(to=S.CLOSED),
+    (S.PENDING, R.RETURNED): Moved(to=S.CLOSED),
+    (S.AUTHORIZED, R.RETURNED): Moved(to=S.CLOSED),
+    (S.FAILED, R.RETURNED): STALE,
+    (S.CLOSED, R.RETURNED): STALE,
     (S.FAILED, R.OPENED): CONTRADICTION,
     (S.FAILED, R.PAID): Moved(to=S.SUCCEEDED, claims=True),
     (S.FAILED, R.CLOSED): STALE,
@@ -70,6 +76,7 @@ OPENED: dict[tuple[PaymentStatus, Report], object] = {
         R.OPENED: STALE,  # a question asked before the money came may be answered after it
         R.PAID: STALE,  # the same transaction again
         R.CLOSED: CONTRADICTION,
+        R.RETURNED: Refused(reason=CaseReason.MONEY_RETURNED),
         R.REFUSED: CONTRADICTION,
         R.NOT_FOUND: CONTRADICTION,
         R.LAPSED: CONTRADICTION,
@@ -145,6 +152,21 @@ def test_nothing_but_the_channels_own_refusal_fails_a_payment(
     assert answer != Moved(to=S.FAILED)
 
 
+@pytest.mark.parametrize("status", list(PaymentStatus))
+@pytest.mark.parametrize("purse", list(Purse))
+def test_money_that_the_channel_has_sent_back_is_never_taken_for_money(status: PaymentStatus, purse: Purse) -> None:
+    one = payment(status, **paid_like(status))
+    told = claim(R.PAID, one.attempt_no, channel_txn_id="T1")
+    assert decide(one, told, None, purse, opened=True, returned=True) == Refused(reason=CaseReason.MONEY_RETURNED)
+
+
+@pytest.mark.parametrize("status", sorted(PAID))
+def test_a_payment_whose_refunds_are_the_whole_of_it_is_over_at_its_channel(status: PaymentStatus) -> None:
+    one = payment(status, **paid_like(status))
+    whole = dataclasses.replace(one, refund_reserved_minor=one.amount.minor)
+    assert decide(whole, claim(R.RETURNED, one.attempt_no), None, Purse.CLAIMED, opened=True) == STALE
+
+
 ATTEMPT_MOVES = {
     (AttemptStatus.SENDING, R.OPENED): AttemptStatus.OPEN,
     (AttemptStatus.SENDING, R.UNCLEAR): AttemptStatus.UNKNOWN,
@@ -164,7 +186,11 @@ ATTEMPT_MOVES = {
 def test_an_attempt_follows_each_report(status: AttemptStatus, report: Report) -> None:
     before = attempt(payment(), status, query_count=1)
     after = before.following(report, NOW)
-    expected = AttemptStatus.PAID if report is R.PAID else ATTEMPT_MOVES.get((status, report), status)
+    expected = ATTEMPT_MOVES.get((status, report), status)
+    if report is R.PAID and status is not AttemptStatus.RETURNED:
+        expected = AttemptStatus.PAID
+    elif report is R.RETURNED and status is not AttemptStatus.PAID:
+        expected = AttemptStatus.RETURNED
     assert after.status == expected
     assert (after.next_query_at is not None) == (expected in LIVE_ATTEMPTS)
 

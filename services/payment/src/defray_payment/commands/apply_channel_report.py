@@ -171,7 +171,10 @@ class _Batch:
         claim, payment = command.claim, match.payment
         evidence = checks.examine(claim, payment, command.account, match.txn_owner, match.attempt.account_id)
         opened = match.attempt.status is AttemptStatus.OPEN
-        answer = decide(payment, claim, checks.first_failure(evidence), payable.purse(late_money), opened=opened)
+        returned = match.attempt.status is AttemptStatus.RETURNED
+        answer = decide(
+            payment, claim, checks.first_failure(evidence), payable.purse(late_money), opened=opened, returned=returned
+        )
         attempt = self._attempt(command, match.attempt, answer)
         self.causes[payment.order_id] = Cause(
             correlation_id=payment.correlation_id, causation_id=command.cause, traceparent=command.traceparent
@@ -179,9 +182,7 @@ class _Batch:
         match answer:
             case Moved():
                 payment = self._move(command, payment, payable, answer)
-                undecided = payment.status is PaymentStatus.PAID_LATE and late_money == "case"
-                reason = CaseReason.LATE_MONEY if undecided else None
-                self.note(command, match, evidence, reason, f"moved:{answer.to}")
+                self.note(command, match, evidence, _case_beside(claim, payment, late_money), f"moved:{answer.to}")
                 self._unkept(claim, replace(match, payment=payment), answer)
             case Repeated():
                 self.note(command, match, evidence, None, "repeated")
@@ -253,6 +254,16 @@ class _Batch:
         events += await end_payable.if_nothing_is_open(tx, closing, self.causes, self.now)
         await outbox.append(tx, events)
         return self.outcomes
+
+
+def _case_beside(claim: Claim, after: Payment, late_money: str) -> CaseReason | None:
+    """What a person must see of a move that was made all the same."""
+    if after.status is PaymentStatus.PAID_LATE and late_money == "case":
+        return CaseReason.LATE_MONEY
+    # We did not ask for it, or the answer was lost when we did: somebody may have sent it back in the channel's console.
+    if claim.report is Report.RETURNED and claim.source is not Source.CLOSE:
+        return CaseReason.MONEY_RETURNED
+    return None
 
 
 def _is_wrong_amount(claim: Claim, payment: Payment, evidence: tuple[checks.Check, ...]) -> bool:

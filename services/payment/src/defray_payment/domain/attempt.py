@@ -18,7 +18,10 @@ _DIGITS: Final = 26
 
 
 class AttemptStatus(StrEnum):
-    """SENDING: the channel does not know it for certain (yet). UNKNOWN: it may know it. OPEN: it does."""
+    """SENDING: the channel does not know it for certain (yet). UNKNOWN: it may know it. OPEN: it does.
+
+    RETURNED: it is over, and whatever was paid of it has gone back at the channel.
+    """
 
     SENDING = "SENDING"
     UNKNOWN = "UNKNOWN"
@@ -26,6 +29,7 @@ class AttemptStatus(StrEnum):
     PAID = "PAID"
     REFUSED = "REFUSED"
     CLOSED = "CLOSED"
+    RETURNED = "RETURNED"
 
 
 LIVE: Final = frozenset({AttemptStatus.SENDING, AttemptStatus.UNKNOWN, AttemptStatus.OPEN})
@@ -46,8 +50,14 @@ FOLLOWS: Final[_Pairs] = {
     (AttemptStatus.SENDING, Report.CLOSED): AttemptStatus.CLOSED,
     (AttemptStatus.UNKNOWN, Report.CLOSED): AttemptStatus.CLOSED,
     (AttemptStatus.OPEN, Report.CLOSED): AttemptStatus.CLOSED,
-    # Money decides whatever was believed before.
-    **{(status, Report.PAID): AttemptStatus.PAID for status in AttemptStatus},
+    # Money decides whatever was believed before, but for money that the channel has sent back: a callback on its way or
+    # an answer to an earlier question may still tell of it.
+    **{(status, Report.PAID): AttemptStatus.PAID for status in AttemptStatus if status is not AttemptStatus.RETURNED},
+    **{
+        (status, Report.RETURNED): AttemptStatus.RETURNED
+        for status in AttemptStatus
+        if status is not AttemptStatus.PAID
+    },
 }
 """Every pair that changes an attempt; all others leave it as it is."""
 

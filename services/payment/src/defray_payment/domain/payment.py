@@ -82,6 +82,7 @@ Answer: TypeAlias = Moved | Repeated | Refused
 
 _STALE: Final = Repeated()
 _CONTRADICTION: Final = Refused(reason=CaseReason.CONTRADICTION)
+_MONEY_RETURNED: Final = Refused(reason=CaseReason.MONEY_RETURNED)
 
 # PAID is not in the table: the payable decides it (`_money`).
 TRANSITIONS: Final[dict[tuple[PaymentStatus, Report], PaymentStatus]] = {
@@ -95,22 +96,37 @@ TRANSITIONS: Final[dict[tuple[PaymentStatus, Report], PaymentStatus]] = {
         for report, to in (
             (Report.REFUSED, PaymentStatus.FAILED),
             (Report.CLOSED, PaymentStatus.CLOSED),
+            (Report.RETURNED, PaymentStatus.CLOSED),
             (Report.LAPSED, PaymentStatus.CLOSED),
         )
     },
 }
 
 
-def decide(payment: Payment, claim: Claim, failed_check: CaseReason | None, purse: Purse, *, opened: bool) -> Answer:
+def decide(
+    payment: Payment,
+    claim: Claim,
+    failed_check: CaseReason | None,
+    purse: Purse,
+    *,
+    opened: bool,
+    returned: bool = False,
+) -> Answer:
     """The answer to a claim, in order of precedence: its checks, money, then whether the move is legal.
 
-    `opened` says that the channel has confirmed this attempt before; `purse` is what the payable says to money.
+    `opened` says that the channel has confirmed this attempt before, `returned` that it has sent back whatever was
+    paid of it; `purse` is what the payable says to money.
     """
     if failed_check is not None:
         return Refused(reason=failed_check)
     match claim.report:
+        case Report.PAID if returned:
+            return _MONEY_RETURNED
         case Report.PAID:
             return _money(payment, claim, purse)
+        case Report.RETURNED if payment.status in PAID:
+            # Expected where our own refunds come to the whole; else it went back without our knowing.
+            return _STALE if payment.refund_reserved_minor == payment.amount.minor else _MONEY_RETURNED
         case Report.UNCLEAR if claim.native_state:
             return Refused(reason=CaseReason.NATIVE_STATE_UNKNOWN)
         case Report.OPENED | Report.UNCLEAR | Report.UNSENT:
@@ -121,7 +137,7 @@ def decide(payment: Payment, claim: Claim, failed_check: CaseReason | None, purs
         case Report.NOT_FOUND | Report.LAPSED:
             if payment.status in PAID or (payment.status in LIVE and opened):
                 return _CONTRADICTION
-        case Report.REFUSED | Report.CLOSED:
+        case Report.REFUSED | Report.CLOSED | Report.RETURNED:
             if payment.status in PAID:
                 return _CONTRADICTION
         case _:

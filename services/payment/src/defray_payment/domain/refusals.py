@@ -44,6 +44,7 @@ class CaseReason(StrEnum):
     TXN_REUSED = "channel_txn_reused"
     SECOND_MONEY = "second_money"
     CONTRADICTION = "contradiction"
+    MONEY_RETURNED = "money_returned"
     NATIVE_STATE_UNKNOWN = "native_state_unknown"
     UNKNOWN_ATTEMPT = "unknown_attempt"
     UNSUPPORTED_NOTICE = "unsupported_notice"

@@ -12,6 +12,7 @@ class Report(StrEnum):
     OPENED = "opened"  # the channel holds it and it is not paid
     PAID = "paid"
     CLOSED = "closed"
+    RETURNED = "returned"  # over, and whatever was paid has gone back at the channel: nothing of it is kept
     REFUSED = "refused"  # for certain: it will not happen
     NOT_FOUND = "not_found"
     LAPSED = "lapsed"  # not found, so long after expiry that it cannot arrive any more

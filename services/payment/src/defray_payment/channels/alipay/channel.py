@@ -128,7 +128,8 @@ class AlipayChannel:
             return Trouble(kind=Kind.UNAVAILABLE, outcome=Outcome.UNKNOWN, next=Next.QUERY)
         if node.action not in {"close", "refund"}:
             return Trouble(kind=Kind.NOT_FOUND, outcome=Outcome.NOT_APPLIED, next=Next.RETRY_SAME_NUMBER)
-        return PaymentView(attempt_no=attempt_no, report=Report.CLOSED, native_state=f"cancel_{node.action}")
+        report = Report.RETURNED if node.action == "refund" else Report.CLOSED
+        return PaymentView(attempt_no=attempt_no, report=report, native_state=f"cancel_{node.action}")
 
     async def refund(self, request: RefundCall) -> RefundSaid:
         """Ask for a refund; the same number with the same amount is the same refund."""

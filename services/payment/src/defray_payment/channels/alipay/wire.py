@@ -281,9 +281,9 @@ def _view(node: Node, account: ChannelAccount, report: Report, *, native_state: 
 
 
 def _report(state: str, *, was_paid: bool) -> Report:
-    """A trade that is closed after it was paid was refunded in full: for the payment it is money that arrived."""
+    """A trade that is closed after it was paid has gone back in full, by refunds or by a cancel: no money is kept."""
     if state == "TRADE_CLOSED" and was_paid:
-        return Report.PAID
+        return Report.RETURNED
     return _STATES.get(state, Report.UNCLEAR)
 
 

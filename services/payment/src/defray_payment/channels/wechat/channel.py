@@ -130,12 +130,14 @@ class WechatChannel:
     async def close(self, attempt_no: str) -> Said:
         """Close the order; that it is paid already comes back as a conflict, to be asked about."""
         target = f"{wire.TRANSACTIONS}/out-trade-no/{attempt_no}/close"
-        return await self._end("close", attempt_no, target, wire.close_body(self.account), status=204)
+        answer = await self._exchange("close", "POST", target, wire.close_body(self.account))
+        return _ended(answer, PaymentView(attempt_no=attempt_no, report=Report.CLOSED), status=204)
 
     async def cancel(self, attempt_no: str) -> Said:
         """Reverse an order paid by code: whatever was paid goes back."""
         target = f"{wire.TRANSACTIONS}/out-trade-no/{attempt_no}/reverse"
-        return await self._end("reverse", attempt_no, target, wire.reverse_body(self.account), status=200)
+        answer = await self._exchange("reverse", "POST", target, wire.reverse_body(self.account))
+        return _ended(answer, PaymentView(attempt_no=attempt_no, report=Report.RETURNED), status=200)
 
     async def refund(self, request: RefundCall) -> RefundSaid:
         """Ask for a refund; the same number with the same data is the same refund."""
@@ -183,14 +185,6 @@ class WechatChannel:
             signing.app_call, self._keys, account, prepay_id=prepay_id, timestamp_s=timestamp_s, nonce=nonce
         )
         return wire.opened(request, "app_sdk", data, self._clock.now())
-
-    async def _end(self, operation: str, attempt_no: str, target: str, body: bytes, *, status: int) -> Said:
-        answer = await self._exchange(operation, "POST", target, body)
-        if isinstance(answer, Trouble):
-            return answer
-        if answer.status == status:
-            return PaymentView(attempt_no=attempt_no, report=Report.CLOSED) if answer.verified else UNVERIFIED
-        return _trouble(answer, definite=False)
 
     async def fetch_keys(self, unknown: str) -> Mapping[str, str] | Trouble:
         """The platform certificates, which come sealed under the APIv3 key; nothing in public-key mode."""
@@ -282,6 +276,15 @@ def _refund_said(answer: _Answer | Trouble, refund_no: str, attempt_no: str, *, 
     view = wire.read_refund(answer.body)
     about = None if view is None else (view.refund_no, view.attempt_no)
     return view if view is not None and about == (refund_no, attempt_no) else PROTOCOL
+
+
+def _ended(answer: _Answer | Trouble, over: PaymentView, *, status: int) -> Said:
+    """`over` when the channel has ended the order for certain."""
+    if isinstance(answer, Trouble):
+        return answer
+    if answer.status == status:
+        return over if answer.verified else UNVERIFIED
+    return _trouble(answer, definite=False)
 
 
 def _trouble(answer: _Answer, *, definite: bool) -> Trouble:

@@ -48,7 +48,7 @@ _STATES: Final = {
     "USERPAYING": Report.OPENED,
     "ACCEPT": Report.OPENED,
     "CLOSED": Report.CLOSED,
-    "REVOKED": Report.CLOSED,
+    "REVOKED": Report.RETURNED,
     "PAYERROR": Report.REFUSED,
 }
 _REFUND_STATES: Final = {
