@@ -68,12 +68,16 @@ def vague_name(source: Source) -> Iterator[Finding]:
 
 
 def frozen_values(source: Source) -> Iterator[Finding]:
-    """Values of the domain are frozen, slotted and keyword-only."""
+    """Values of the domain are frozen and keyword-only: structs, or dataclasses with slots."""
     if "domain" not in source.package_path:
         return
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.ClassDef):
             continue
+        if any(_last_name(base) == "Struct" for base in node.bases):
+            flags = {keyword.arg for keyword in node.keywords if _is_true(keyword.value)}
+            if not {"frozen", "kw_only"} <= flags:
+                yield Finding(rule="frozen-values", path=source.path, subject=node.name)
         for decorator in node.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
             if _last_name(call.func if call else decorator) != "dataclass":

@@ -37,6 +37,12 @@ VIOLATIONS = (
         clean="@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)\nclass Payment: ...\n",
     ),
     Violation(
+        rule="frozen_values",
+        path=f"{_PAYMENT}/domain/refund.py",
+        broken="class Refund(msgspec.Struct, frozen=True): ...\n",
+        clean="class Refund(msgspec.Struct, frozen=True, kw_only=True): ...\n",
+    ),
+    Violation(
         rule="string_enums",
         path=f"{_PAYMENT}/domain/payment.py",
         broken="class State(str, enum.Enum): ...\n",

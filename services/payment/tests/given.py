@@ -2,8 +2,10 @@
 
 import datetime as dt
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec.structs import replace
 
 from defray_kernel.clock import SystemClock
 from defray_kernel.contracts import order_v1

@@ -1,11 +1,11 @@
 """Commands on a real database: one effect each, whatever comes twice, late, wrong or in another order."""
 
 import datetime as dt
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from defray_kernel.contracts.order_v1 import OrderClosing, OrderPlaced
 from defray_kernel.crypto import Envelope

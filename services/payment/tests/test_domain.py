@@ -1,10 +1,10 @@
 """The rules: every (state, report) pair has one defined answer, and money is never dropped or counted twice."""
 
-import dataclasses
 import datetime as dt
 import itertools
 
 import pytest
+from msgspec.structs import replace
 
 from defray_kernel.ids import PaymentId, uuid7
 from defray_kernel.money import Money
@@ -163,7 +163,7 @@ def test_money_that_the_channel_has_sent_back_is_never_taken_for_money(status: P
 @pytest.mark.parametrize("status", sorted(PAID))
 def test_a_payment_whose_refunds_are_the_whole_of_it_is_over_at_its_channel(status: PaymentStatus) -> None:
     one = payment(status, **paid_like(status))
-    whole = dataclasses.replace(one, refund_reserved_minor=one.amount.minor)
+    whole = replace(one, refund_reserved_minor=one.amount.minor)
     assert decide(whole, claim(R.RETURNED, one.attempt_no), None, Purse.CLAIMED, opened=True) == STALE
 
 

@@ -1,9 +1,9 @@
 """Refunds on a real database: amounts are reserved and freed once, whatever comes twice, late, wrong or in another order."""
 
 import datetime as dt
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from defray_kernel.contracts.order_v1 import OrderClosing
 from defray_kernel.crypto import Envelope

@@ -1,10 +1,10 @@
 """The refund's rules: one answer to every report in every state, shown whole, and what may be refunded."""
 
 import datetime as dt
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from defray_payment.domain import checks
 from defray_payment.domain.payment import PaymentStatus, Repeated

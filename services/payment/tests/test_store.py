@@ -2,10 +2,10 @@
 
 import asyncio
 import datetime as dt
-from dataclasses import replace
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from defray_kernel import migrate
 from defray_kernel.db import Database

@@ -78,7 +78,7 @@ async def test_a_repeat_with_another_amount_is_poison(database: Database, clock:
     shop = await registered(database, clock, "Shop")
     first = paid(PaymentSucceeded, shop)
     await post(database, clock, [first])
-    other = dataclasses.replace(first, data=msgspec.structs.replace(first.data, amount_minor=1, paid_minor=1))
+    other = msgspec.structs.replace(first, data=msgspec.structs.replace(first.data, amount_minor=1, paid_minor=1))
     with pytest.raises(Poison, match="other content"):
         await post(database, clock, [other])
     assert (await balances(database))["channel:wechat:clearing:CNY"] == (19_900, 1)

@@ -1,7 +1,7 @@
 """What a route is made of: its declaration, the checked request a handler gets, and the reply it gives."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
@@ -34,8 +34,7 @@ class Limits:
     merchant_rate_per_s: float = 5_000  # bucket of one second; above it 429 with Retry-After
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call(Generic[Body]):
+class Call(msgspec.Struct, Generic[Body], frozen=True, kw_only=True):
     """One request that passed every check of the edge."""
 
     body: Body  # the validated request model; None where the route declares none
@@ -57,13 +56,12 @@ class Call(Generic[Body]):
         return Cause(correlation_id=self.correlation_id, traceparent=self.traceparent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What a handler answers; content is encoded by msgspec unless it is bytes already."""
 
     content: msgspec.Struct | Mapping[str, Any] | list[Any] | bytes | None = None
     status: int | None = None  # None = the route's declared status
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     content_type: str = "application/json"
 
 

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from defray_kernel import guard, openapi
 from defray_kernel.calls import Auth, Call, Doors, Handler, Limits, Method, Reply, RouteSpec, TokenVerifier, replayed
@@ -92,14 +93,18 @@ class Edge:
         )
         app = FastAPI(title=self.title, version=self.version, redoc_url=None, redirect_slashes=False, **docs)
         rates = Rates(self.doors.limits.merchant_rate_per_s)
+        direct: dict[str, ASGIApp] = {}
         for path in dict.fromkeys(spec.path for spec in self.routes):
-            specs = [spec for spec in self.routes if spec.path == path]
-            app.router.routes.append(Route(path, Endpoint(self.doors, specs, rates)))
+            endpoint = Endpoint(self.doors, [spec for spec in self.routes if spec.path == path], rates)
+            app.router.routes.append(Route(path, endpoint))
+            if "{" not in path:
+                direct[path] = endpoint
         app.openapi = self.openapi  # type: ignore[method-assign]  # FastAPI asks for its document by this name
         app.add_exception_handler(HTTPException, self._http_exception)
         limits = self.doors.limits
         app.add_middleware(
             guard.Guard,
+            direct=direct,
             problems=self.doors.problems,
             concurrent_max=limits.concurrent_max,
             header_bytes_max=limits.header_bytes_max,

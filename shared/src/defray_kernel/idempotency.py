@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -21,8 +20,7 @@ KEPT: Final = dt.timedelta(days=7)
 LEASE_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Wish to do the work of one request.
 
     `scope` keeps callers and operations apart (`scope_of`). A *decision* finishes in the transaction that claims; a
@@ -36,33 +34,28 @@ class Claim:
     lease_s: float = LEASE_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fresh:
+class Fresh(msgspec.Struct, frozen=True, kw_only=True):
     """First of its kind: do the work, then `finish`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """Done before: give the stored answer again."""
 
     status: int
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mismatch:
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     """The key was used with another request (422)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Running:
+class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A twin is at it (409); its lease ends in at most `retry_after_s` seconds."""
 
     retry_after_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """Its worker died: go on with the resource it left, under the same channel number. The lease is ours now."""
 
     resource_id: UUID | None
@@ -71,8 +64,7 @@ class Resume:
 Claimed: TypeAlias = Fresh | Replay | Mismatch | Running | Resume
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller was told; bytes, because a replay must be the same to the byte."""
 
     scope: str

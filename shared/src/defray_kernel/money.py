@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 MINOR_MAX: Final = 10**12
 """Largest amount of one order, payment or posting, in minor units; sums in SQL stay far inside bigint."""
@@ -36,8 +37,7 @@ def exponent(currency: str) -> int:
         raise ValueError("not an ISO 4217 currency with a minor unit") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Money:
+class Money(msgspec.Struct, frozen=True, kw_only=True):
     """An amount: `minor` whole minor units (may be negative in books) of `currency`."""
 
     minor: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -32,8 +31,7 @@ class EventTooLarge(Exception):
     """The event's JSON is larger than a topic takes; nothing was written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxEvent:
+class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One announcement. `sequence` is the aggregate's gap-free `event_seq`, drawn under the aggregate's row lock."""
 
     topic: str
@@ -44,11 +42,10 @@ class OutboxEvent:
     data: EventData
     cause: Cause
     occurred_at: dt.datetime
-    id: UUID = field(default_factory=uuid7)
+    id: UUID = msgspec.field(default_factory=uuid7)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxRecord:
+class OutboxRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One row in final form: bytes and headers as they go to Kafka."""
 
     event_id: UUID

@@ -3,10 +3,10 @@
 import datetime as dt
 import json
 import socket
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from defray_kernel.ids import uuid7
 from defray_kernel.money import Money

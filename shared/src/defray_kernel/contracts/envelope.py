@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Generic, TypeVar
 from uuid import UUID
 
@@ -27,8 +26,7 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True):
 D = TypeVar("D", bound=EventData)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """What led to a change: carried from request or event into everything that follows from it."""
 
     correlation_id: str
@@ -36,8 +34,7 @@ class Cause:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event(Generic[D]):
+class Event(msgspec.Struct, Generic[D], frozen=True, kw_only=True):
     """One thing that happened. `sequence` is gap-free per `subject`; `key` is the Kafka key that keeps order."""
 
     id: UUID

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
+import msgspec
+
 from defray_kernel.money import Money
 from defray_payment.domain.refusals import CaseReason
 from defray_payment.domain.reports import ChannelAccount, RefundReport, Report
@@ -48,8 +50,7 @@ class Next(StrEnum):
     ALERT = "alert"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """A call that did not end well, as a value. An unknown outcome that is settled as failed cannot be made.
 
     `code` is the channel's, `retry_after_s` what it asked for; neither carries anything of the payer.
@@ -93,8 +94,7 @@ class PayerField(StrEnum):
     CLIENT_IP = "client_ip"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NextAction:
+class NextAction(msgspec.Struct, frozen=True, kw_only=True):
     """What the payer does next: scan `code_url`, go to `url`, post `html`, hand the parameters to an SDK; or nothing."""
 
     type: Literal["qr", "redirect", "form", "app_sdk", "jsapi", "none"]
@@ -111,8 +111,7 @@ class Payer:
     client_ip: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreatePayment:
+class CreatePayment(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to be opened at the channel. `again`: an earlier call may have arrived, so no refusal is definite.
 
     `return_url` is where a browser goes afterwards; coming back proves nothing.
@@ -128,8 +127,7 @@ class CreatePayment:
     return_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentView:
+class PaymentView(msgspec.Struct, frozen=True, kw_only=True):
     """What the channel says of one attempt, verified, in our words; None = not told."""
 
     attempt_no: str
@@ -150,8 +148,7 @@ TIMEOUT: Final = Trouble(kind=Kind.TIMEOUT, outcome=Outcome.UNKNOWN, next=Next.Q
 UNREACHED: Final = Trouble(kind=Kind.UNREACHED, outcome=Outcome.NOT_APPLIED, next=Next.RETRY_SAME_NUMBER)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundCall:
+class RefundCall(msgspec.Struct, frozen=True, kw_only=True):
     """One refund to be asked for; `total` is what was paid. `again`: an earlier call may have arrived."""
 
     refund_no: str
@@ -163,8 +160,7 @@ class RefundCall:
     again: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundView:
+class RefundView(msgspec.Struct, frozen=True, kw_only=True):
     """What the channel says of one refund, verified, in our words; None = not told."""
 
     report: RefundReport
@@ -179,8 +175,7 @@ class RefundView:
     app_ref: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """A verified callback; `view` is None when it is genuine but tells nothing we can apply, and `fault` says why."""
 
     callback_id: str
@@ -189,8 +184,7 @@ class Notice:
     fault: CaseReason | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unverified:
+class Unverified(msgspec.Struct, frozen=True, kw_only=True):
     """A callback that proves nothing; `reason` is for a counter, not for the sender.
 
     `unknown_key` names the key that it claims to be signed with when that key is not ours.
@@ -200,8 +194,7 @@ class Unverified:
     unknown_key: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
     """The exact answer a channel expects."""
 
     status: int
@@ -209,8 +202,7 @@ class Acknowledgement:
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(msgspec.Struct, frozen=True, kw_only=True):
     """One way to pay at a channel: when it exists there, what it must know, how it ends.
 
     `lives_s` bounds an attempt that a payer either confirms at once or not at all; None = as long as the order.
@@ -223,8 +215,7 @@ class Product:
     notifies: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Capabilities:
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a channel can do, as data; amounts in minor units, patterns match a whole number."""
 
     channel: str

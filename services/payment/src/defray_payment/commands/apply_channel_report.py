@@ -2,7 +2,10 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel import outbox
 from defray_kernel.clock import Clock
@@ -27,16 +30,14 @@ from defray_payment.store.cases import Case
 from defray_payment.store.payments import Found, PaymentMove
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class Action(msgspec.Struct, frozen=True, kw_only=True):
     """What the payer does next, sealed for its place."""
 
     sealed: bytes
     expires_at: dt.datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyChannelReport:
+class ApplyChannelReport(msgspec.Struct, frozen=True, kw_only=True):
     """One verified claim. `notice_fault` marks a callback that is genuine and yet tells nothing we can apply."""
 
     claim: Claim
@@ -49,8 +50,7 @@ class ApplyChannelReport:
     order_id: OrderId | None = None  # filled in by `resolve`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a report; payment and attempt as they are now, None when it is about none of ours."""
 
     verdict: str

@@ -2,8 +2,11 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel import outbox
 from defray_kernel.clock import Clock
@@ -34,8 +37,7 @@ from defray_payment.store.payments import Found
 from defray_payment.store.refunds import RefundEvidence, RefundMove
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyRefundReport:
+class ApplyRefundReport(msgspec.Struct, frozen=True, kw_only=True):
     """One verified claim about a refund."""
 
     claim: RefundClaim
@@ -46,8 +48,7 @@ class ApplyRefundReport:
     order_id: OrderId | None = None  # filled in by `resolve`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundApplied:
+class RefundApplied(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a report; the refund as it is now, None when it is none of ours."""
 
     verdict: str

@@ -2,8 +2,10 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel.clock import Clock
 from defray_kernel.db import WriteTx
@@ -16,8 +18,7 @@ LEASE: Final = dt.timedelta(seconds=30)
 """So long the timer leaves the attempt to whoever asked; then it takes over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskClose:
+class AskClose(msgspec.Struct, frozen=True, kw_only=True):
     """The wish of a merchant or cashier to close one payment."""
 
     order_id: OrderId

@@ -2,9 +2,12 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, assert_never
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel import idempotency, outbox
 from defray_kernel.clock import Clock
@@ -35,8 +38,7 @@ class Answers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskRefund:
+class AskRefund(msgspec.Struct, frozen=True, kw_only=True):
     """The wish to send back so much of a payment. `refunds_max` and `window` are what its channel allows.
 
     `first_query_at` is after the channel call must have ended: until then nobody else asks about the refund.
@@ -55,8 +57,7 @@ class AskRefund:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendRefund:
+class SendRefund(msgspec.Struct, frozen=True, kw_only=True):
     """The channel is to be called for this refund; `again` when an earlier call may have reached it."""
 
     refund: Refund

@@ -1,6 +1,6 @@
 """Claim a case: one person works on it, and everybody sees who; audited in the same transaction."""
 
-from dataclasses import dataclass
+import msgspec
 
 from defray_kernel import audit
 from defray_kernel.clock import Clock
@@ -11,8 +11,7 @@ from defray_payment.store import cases
 from defray_payment.store.cases import CaseState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimCase:
+class ClaimCase(msgspec.Struct, frozen=True, kw_only=True):
     """Who takes which case; `take_over` takes it from its owner."""
 
     case_id: CaseId

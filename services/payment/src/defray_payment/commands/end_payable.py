@@ -2,7 +2,8 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import WriteTx

@@ -1,6 +1,6 @@
 """Write a note to a case: what was found, asked, agreed; never changed, audited in the same transaction."""
 
-from dataclasses import dataclass
+import msgspec
 
 from defray_kernel import audit
 from defray_kernel.clock import Clock
@@ -11,8 +11,7 @@ from defray_payment.store import cases
 from defray_payment.store.cases import Note
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NoteCase:
+class NoteCase(msgspec.Struct, frozen=True, kw_only=True):
     """Who writes what to which case."""
 
     case_id: CaseId

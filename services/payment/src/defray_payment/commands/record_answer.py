@@ -1,7 +1,9 @@
 """Record what the channel answered to a new payment, and with it what the caller is told; one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel import idempotency
 from defray_kernel.clock import Clock
@@ -12,8 +14,7 @@ from defray_payment.commands.apply_channel_report import ApplyChannelReport
 from defray_payment.commands.start_payment import Answers, Told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordAnswer:
+class RecordAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The report that the channel's answer made, for the request that holds this key."""
 
     key: Claim

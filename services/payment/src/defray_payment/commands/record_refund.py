@@ -1,7 +1,9 @@
 """Record what the channel answered to a new refund, and with it what the caller is told; one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel import idempotency
 from defray_kernel.clock import Clock
@@ -13,8 +15,7 @@ from defray_payment.commands.ask_refund import Answers
 from defray_payment.commands.start_payment import Told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordRefund:
+class RecordRefund(msgspec.Struct, frozen=True, kw_only=True):
     """The report that the channel's answer made, for the request that holds this key."""
 
     key: Claim

@@ -1,6 +1,6 @@
 """Resolve a case: a person has looked and says what was done; audited in the same transaction."""
 
-from dataclasses import dataclass
+import msgspec
 
 from defray_kernel import audit
 from defray_kernel.clock import Clock
@@ -11,8 +11,7 @@ from defray_payment.store import cases
 from defray_payment.store.cases import CaseState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolveCase:
+class ResolveCase(msgspec.Struct, frozen=True, kw_only=True):
     """Who resolves which case, and what was done."""
 
     case_id: CaseId

@@ -2,8 +2,10 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import WriteTx
@@ -24,8 +26,7 @@ _NOTES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unkept:
+class Unkept(msgspec.Struct, frozen=True, kw_only=True):
     """Money that goes back whole: `amount` as it came, by this payment's attempt and the channel's transaction."""
 
     found: Found

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, assert_never
 from uuid import UUID
 
+import msgspec
+
 from defray_kernel import idempotency, outbox
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -35,8 +37,7 @@ class Answers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartPayment:
+class StartPayment(msgspec.Struct, frozen=True, kw_only=True):
     """The wish to pay an order at a channel. `terms` come from a payment token; without it the order must be known.
 
     `first_query_at` is after the channel call must have ended: until then nobody else asks about the attempt.
@@ -54,12 +55,11 @@ class StartPayment:
     first_query_at: dt.datetime
     cause: Cause
     account_id: UUID | None = None
-    payer_sealed: bytes | None = field(default=None, repr=False)
+    payer_sealed: bytes | None = None
     lives_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, kw_only=True):
     """The channel is to be called for this attempt; `again` when an earlier call may have reached it."""
 
     payment: Payment
@@ -67,8 +67,7 @@ class Send:
     again: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Told(msgspec.Struct, frozen=True, kw_only=True):
     """The answer, stored under the key."""
 
     status: int

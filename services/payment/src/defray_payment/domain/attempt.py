@@ -1,10 +1,12 @@
 """An attempt: one try at one channel under one number, how its state follows reports, and when it is asked about again."""
 
 import datetime as dt
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
 
 from defray_kernel.ids import OrderId, PaymentId
 from defray_payment.domain.reports import Report
@@ -62,8 +64,7 @@ FOLLOWS: Final[_Pairs] = {
 """Every pair that changes an attempt; all others leave it as it is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One row. `next_query_at` is business time; None when there is nothing more to ask.
 
     `account_id` is where it was made; None = before accounts had rows.
@@ -80,7 +81,7 @@ class Attempt:
     action_sealed: bytes | None
     action_expires_at: dt.datetime | None
     account_id: UUID | None = None
-    payer_sealed: bytes | None = field(default=None, repr=False)
+    payer_sealed: bytes | None = None
 
     def following(self, report: Report, now: dt.datetime, *, query_soon: bool = False) -> "Attempt":
         """The attempt after a report: its state, and when the channel is asked next."""

@@ -1,7 +1,8 @@
 """What a claim must prove before it may move money's state, as evidence: each check with both sides and its result."""
 
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from defray_payment.domain.payment import Payment
 from defray_payment.domain.refund import Refund
@@ -9,8 +10,7 @@ from defray_payment.domain.refusals import CaseReason
 from defray_payment.domain.reports import ChannelAccount, Claim, RefundClaim, RefundReport, Report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One comparison; `reason` is what a failure is called."""
 
     name: str

@@ -2,9 +2,10 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+import msgspec
 
 from defray_kernel.ids import MerchantId, OrderId, PaymentId
 from defray_kernel.money import Money
@@ -21,8 +22,7 @@ class PayableStatus(StrEnum):
     CLOSED = "CLOSED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderTerms:
+class OrderTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What an order says about its payment, by a payment token or by an order event."""
 
     order_id: OrderId
@@ -32,8 +32,7 @@ class OrderTerms:
     correlation_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payable:
+class Payable(msgspec.Struct, frozen=True, kw_only=True):
     """An order as far as its money is concerned; `order_seq` is 0 while it is known from a token only."""
 
     order_id: OrderId
@@ -61,13 +60,11 @@ class Payable:
         return (self.order_id, self.merchant_id, self.amount) == (terms.order_id, terms.merchant_id, terms.amount)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(msgspec.Struct, frozen=True, kw_only=True):
     """A new payment may be started."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reuse:
+class Reuse(msgspec.Struct, frozen=True, kw_only=True):
     """The same way to pay is open already: no second live attempt."""
 
     payment: Payment

@@ -1,9 +1,10 @@
 """The payment: its states, and the one answer to every report in every state. The payable decides which money is kept."""
 
 import datetime as dt
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias, assert_never
+
+import msgspec
 
 from defray_kernel.ids import MerchantId, OrderId, PaymentId
 from defray_kernel.money import Money
@@ -28,8 +29,7 @@ LIVE: Final = frozenset({PaymentStatus.CREATED, PaymentStatus.PENDING, PaymentSt
 PAID: Final = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.PAID_LATE, PaymentStatus.DUPLICATE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payment:
+class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """One order to be paid at one channel; `attempt_no` is the number of its latest attempt there.
 
     `refund_reserved_minor` is the sum of its refunds that have not failed, `refunded_minor` of those that succeeded.
@@ -65,16 +65,14 @@ class Purse(StrEnum):
     LATE_RETURNED = "late_returned"  # the order ended unpaid and late money goes back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """The payment goes to another state; `claims` when it is the money that the order keeps."""
 
     to: PaymentStatus
     claims: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeated:
+class Repeated(msgspec.Struct, frozen=True, kw_only=True):
     """Known already, or older than what is known: nothing moves."""
 
 

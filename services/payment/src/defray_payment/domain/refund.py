@@ -1,10 +1,11 @@
 """The refund: its states, the one answer to every report in every state, and what may be refunded at all."""
 
 import datetime as dt
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel.ids import MerchantId, OrderId, PaymentId, RefundId
 from defray_kernel.money import Money
@@ -42,8 +43,7 @@ class RefundReason(StrEnum):
     MISMATCH = "mismatch"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refund:
+class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """One sum to go back where it came from; `total` is what had come in by the attempt.
 
     `refund_no` is its one number at the channel. `doubt`: a call may have reached the channel, so no refusal of another
@@ -81,8 +81,7 @@ class Refund:
         return self.reason is not RefundReason.MISMATCH
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundMoved:
+class RefundMoved(msgspec.Struct, frozen=True, kw_only=True):
     """The refund goes to another state."""
 
     to: RefundStatus

@@ -1,7 +1,8 @@
 """Everything this service can refuse or put before a person, with codes that never change."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class StartRefusal(StrEnum):
@@ -69,8 +70,7 @@ class CaseRefusal(StrEnum):
     RESOLVED = "case_resolved"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """A report that moves nothing and opens a case."""
 
     reason: CaseReason

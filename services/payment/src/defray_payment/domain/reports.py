@@ -1,9 +1,10 @@
 """What a channel claims about an attempt, in our words; a claim changes nothing by itself."""
 
 import datetime as dt
-from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
+
+import msgspec
 
 
 class Report(StrEnum):
@@ -42,8 +43,7 @@ class Source(StrEnum):
     CLOSE = "close"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelAccount:
+class ChannelAccount(msgspec.Struct, frozen=True, kw_only=True):
     """Our identity at a channel: what a claim must name to be about us. `account_id` is our own row, None = the only one."""
 
     merchant_ref: str
@@ -51,8 +51,7 @@ class ChannelAccount:
     account_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """A verified claim, kept as it was made: amounts may be absurd here. None = not told."""
 
     report: Report
@@ -69,8 +68,7 @@ class Claim:
     failure_code: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundClaim:
+class RefundClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A verified claim about a refund, kept as it was made. None = not told.
 
     `again`: it answers a call that was not the first of its number. `wait_s` is what the channel asked to wait.

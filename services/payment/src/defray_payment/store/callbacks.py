@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -20,8 +19,7 @@ _ATTEMPT_NO_MAX: Final = 64
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Callback:
+class Callback(msgspec.Struct, frozen=True, kw_only=True):
     """A verified callback; `digest` is SHA-256 of what it claims (a channel seals each repeat anew)."""
 
     channel: str
@@ -42,8 +40,7 @@ class Callback:
         return f"callback:{self.channel}:{self.callback_id}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """One report with its checks and what became of it."""
 
     claim: Claim

@@ -2,11 +2,11 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from asyncpg import Record
 
 from defray_kernel.db import ReadConn, WriteTx
@@ -28,8 +28,7 @@ class CaseState(StrEnum):
     RESOLVED = "RESOLVED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Something for a person; `cause` leads to the callback, the evidence or the event."""
 
     reason: CaseReason
@@ -40,8 +39,7 @@ class Case:
     refund_id: RefundId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldCase:
+class HeldCase(msgspec.Struct, frozen=True, kw_only=True):
     """A case with how far somebody is with it."""
 
     case_id: CaseId
@@ -55,8 +53,7 @@ class HeldCase:
     resolution: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class Note(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wrote to a case; it is never changed."""
 
     author: str
@@ -64,8 +61,7 @@ class Note:
     written_at: dt.datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Which cases; None = all. Without a state: those that are not resolved."""
 
     state: CaseState | None = None

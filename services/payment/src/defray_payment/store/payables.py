@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -21,8 +20,7 @@ Q = queries(__file__)
 _STATUS: Final = {status.value: status for status in PayableStatus}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PayableMove:
+class PayableMove(msgspec.Struct, frozen=True, kw_only=True):
     """A changed payable: `before` as it was locked, `after` with its new content and the next version, and why."""
 
     before: Payable

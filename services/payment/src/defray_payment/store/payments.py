@@ -2,10 +2,10 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from asyncpg import Record
 
 from defray_kernel.db import ReadConn, WriteTx
@@ -22,8 +22,7 @@ PER_ORDER_MAX: Final = 100
 _STATUS: Final = {status.value: status for status in PaymentStatus}  # the enum's own look-up costs ten times as much
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A payment with one of its attempts; `txn_owner` is the payment that a claimed channel transaction already paid."""
 
     payment: Payment
@@ -31,8 +30,7 @@ class Found:
     txn_owner: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Which payments of a merchant; None = any."""
 
     merchant_id: UUID
@@ -42,16 +40,14 @@ class Wanted:
     created_before: dt.datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a page ended."""
 
     created_at: dt.datetime
     payment_id: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentMove:
+class PaymentMove(msgspec.Struct, frozen=True, kw_only=True):
     """`before` as read under the lock, `after` with its new state and the next version, and why."""
 
     before: Payment

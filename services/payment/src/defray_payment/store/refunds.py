@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -26,8 +25,7 @@ _REFUND_NO_MAX: Final = 64
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundMove:
+class RefundMove(msgspec.Struct, frozen=True, kw_only=True):
     """`before` as read under the lock, `after` with its new content and the next version, and why."""
 
     before: Refund
@@ -38,8 +36,7 @@ class RefundMove:
         assert self.after.version == self.before.version + 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundEvidence:
+class RefundEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """One report with its checks and what became of it."""
 
     claim: RefundClaim

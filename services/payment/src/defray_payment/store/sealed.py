@@ -1,8 +1,9 @@
 """Everything this service keeps sealed: read in bounded pages, locked where stale, written in its new seal."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from defray_kernel.db import ReadConn, WriteTx
 from defray_kernel.sql import queries
@@ -15,8 +16,7 @@ Key: TypeAlias = tuple[str, str]
 FIRST: Key = ("", "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """One sealed column, and the place that its values are bound to."""
 
     name: str

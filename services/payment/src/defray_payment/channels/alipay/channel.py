@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from defray_kernel.clock import Clock
 from defray_kernel.money import MINOR_MAX

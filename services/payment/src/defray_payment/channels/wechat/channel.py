@@ -6,11 +6,12 @@ import asyncio
 import datetime as dt
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 import structlog
+from msgspec.structs import replace
 
 from defray_kernel.clock import Clock
 from defray_kernel.money import MINOR_MAX
