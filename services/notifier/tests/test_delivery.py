@@ -1,7 +1,6 @@
 """From event to the merchant's endpoint on a real Postgres: told once, tried again, given up, recorded, announced."""
 
 import asyncio
-import dataclasses
 import datetime as dt
 import time
 
@@ -237,7 +236,7 @@ async def test_many_claimers_at_once_share_the_due_without_overlap(
 
 async def test_an_event_that_names_no_merchant_is_poison(database: Database, clock: ManualClock) -> None:
     event = succeeded(MerchantId(uuid7()))
-    nameless: Event[tell_merchants.Told] = dataclasses.replace(
+    nameless: Event[tell_merchants.Told] = msgspec.structs.replace(
         event, data=msgspec.structs.replace(event.data, merchant_id="x")
     )
     with pytest.raises(Poison):

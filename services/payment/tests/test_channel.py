@@ -176,7 +176,7 @@ def wire_account() -> Any:  # noqa: ANN401
 async def test_a_wrong_key_of_ours_is_an_alarm_and_nothing_else(
     simulator: WechatSimulator, our_keys: WechatKeys
 ) -> None:
-    from msgspec.structs import replace
+    from dataclasses import replace
 
     async with wiring.channel_session() as session:
         stranger = wechat(simulator, session, replace(our_keys, merchant_serial="77"), CLOCK, "http://127.0.0.1:9/n")

@@ -158,7 +158,7 @@ class TestCallbacks:
     async def test_a_retired_key_is_refused_after_the_overlap(
         self, channel: WechatChannel, simulator: WechatSimulator, our_keys: WechatKeys
     ) -> None:
-        from msgspec.structs import replace
+        from dataclasses import replace
 
         heard = await callbacks(simulator, channel, "genuine", "second_generation")
         second = heard[1]["headers"]["Wechatpay-Serial"]
@@ -219,8 +219,9 @@ async def test_other_peoples_client_accepts_our_signatures(our_keys: WechatKeys,
 
 class TestWire:
     def test_the_known_answer_of_the_official_sdk(self, our_keys: WechatKeys) -> None:
+        from dataclasses import replace
+
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-        from msgspec.structs import replace
 
         known = replace(our_keys, apiv3=AESGCM(b"a7cde1ZJB1kG2e7VfTs3jQzaWizur8Gb"))
         sealed = "ulwSiIajGClcvcOYvOQ7+l+0PAbzzwI="

@@ -129,7 +129,7 @@ async def test_a_refund_told_again_with_another_amount_is_poison(database: Datab
         {"amount_minor": 0},
         {"refund_id": "rfd_1"},
     ):
-        other = dataclasses.replace(back, data=msgspec.structs.replace(back.data, **changes))
+        other = msgspec.structs.replace(back, data=msgspec.structs.replace(back.data, **changes))
         with pytest.raises(Poison):
             await hear(database, clock, other)
     assert (await balances(database))["channel:wechat:clearing:CNY"] == (19_895, 2)

@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -11,7 +12,6 @@ from urllib.parse import parse_qsl
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from msgspec.structs import replace
 
 from defray_kernel.errors import ConfigInvalid
 from defray_payment.channels.alipay import keys as alipay_keys
