@@ -1,6 +1,5 @@
 """The merchant's API: place an order, look at it; and the keys that payment tokens are verified with."""
 
-import dataclasses
 import datetime as dt
 import hashlib
 from typing import Annotated, Final
@@ -103,7 +102,7 @@ class OrdersApi:
             case Replay(body=body):
                 reply = replayed(outcome)
                 assert reply is not None
-                return dataclasses.replace(reply, content=self._with_token(body))
+                return msgspec.structs.replace(reply, content=self._with_token(body))
             case _:
                 replayed(outcome)
                 raise AssertionError(outcome)
