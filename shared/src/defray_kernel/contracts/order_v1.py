@@ -87,3 +87,27 @@ class OrderRefunded(OrderStateV1, frozen=True, kw_only=True):
     """More of the order's money has gone back: PARTIALLY_REFUNDED, told with each part, or REFUNDED. Consumers first."""
 
     TYPE: ClassVar[str] = "order.refunded.v1"
+
+
+class RefundLineV1(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of one line is to go back, in minor units."""
+
+    line: int
+    amount_minor: Minor
+
+
+class OrderRefundRequested(OrderStateV1, frozen=True, kw_only=True):
+    """So much of a payment of this order is to go back: asked by the merchant, or because money came too late.
+
+    What was granted for it has been recalled before this is told. The payment service answers once per request: with
+    the refund (`refund.requested.v1` and what follows) or with `refund.refused.v1`. Consumers first.
+    """
+
+    TYPE: ClassVar[str] = "order.refund_requested.v1"
+
+    refund_request_id: str
+    refund_payment_id: str
+    refund_minor: Minor
+    refund_reason: Literal["merchant", "late_money"]
+    refund_note: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+    refund_lines: list[RefundLineV1]

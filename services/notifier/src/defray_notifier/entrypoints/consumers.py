@@ -14,6 +14,7 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(order_v1.OrderCancelled, tell_merchants.handle),
     Subscription(order_v1.OrderExpired, tell_merchants.handle),
     Subscription(order_v1.OrderRefunded, tell_merchants.handle),
+    Subscription(order_v1.OrderRefundRequested, tell_merchants.handle),
     Subscription(payment_v1.PaymentCreated, tell_merchants.handle),
     Subscription(payment_v1.PaymentPending, tell_merchants.handle),
     Subscription(payment_v1.PaymentSucceeded, tell_merchants.handle),
@@ -25,4 +26,5 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(payment_v1.RefundSucceeded, tell_merchants.handle),
     Subscription(payment_v1.RefundFailed, tell_merchants.handle),
     Subscription(payment_v1.RefundAbnormal, tell_merchants.handle),
+    Subscription(payment_v1.RefundRefused, tell_merchants.handle),
 )
