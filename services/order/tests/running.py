@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from defray_kernel.clock import SystemClock
 from defray_kernel.contracts.merchant_v1 import ApiKeyV1, MerchantState
+from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.ids import MerchantId, show, uuid7
@@ -20,11 +21,15 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.server import Listener
 from defray_kernel.testing.eventually import eventually
 from defray_order import wiring
+from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
+from defray_order.entrypoints.buyers import BuyersApi
 from defray_order.entrypoints.http import OrdersApi
+from defray_order.entrypoints.order_export import OrderExport
+from defray_order.entrypoints.order_list import OrderList
 from defray_order.entrypoints.payment_token import PaymentTokens
 
-SCOPES = ["orders:read", "orders:write"]
+SCOPES = ["orders:read", "orders:write", "buyers:read", "buyers:erase"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +125,15 @@ async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome])
 
     directory = MerchantDirectory(load, SystemClock())
     tokens = PaymentTokens(token_key(), "k1")
-    edge = wiring.public(OrdersApi(database, placing, tokens), directory)
+    envelope, clock = Envelope({"k1": bytes(range(32))}, "k1"), SystemClock()
+    vault = BuyerVault(database, envelope)
+    apis: list[wiring.Declares] = [
+        OrderExport(database),
+        OrderList(database=database, envelope=envelope, vault=vault),
+        OrdersApi(database, placing, tokens),
+        BuyersApi(database, vault, clock),
+    ]
+    edge = wiring.public(apis, directory)
     stopping = asyncio.Event()
     listener = Listener(edge.app(), "127.0.0.1", 0)
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:

@@ -1,14 +1,15 @@
 """Builds the order service's object graph; the only place that picks implementations."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from defray_kernel import event_log, idempotency, merchants, migrate, topics
 from defray_kernel.clock import Clock, SandboxClock, SystemClock
 from defray_kernel.consumer import Consumer
-from defray_kernel.contracts import merchant_v1, payment_v1
+from defray_kernel.contracts import merchant_v1, order_inbound_v1, payment_v1
+from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Edge
@@ -21,10 +22,15 @@ from defray_kernel.roles import Task, Wiring
 from defray_kernel.wakeup import Wakeup
 from defray_order import __version__
 from defray_order.commands import place_order
+from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
+from defray_order.entrypoints import inbound
+from defray_order.entrypoints.buyers import BuyersApi
 from defray_order.entrypoints.consumers import SUBSCRIPTIONS, lock_orders
 from defray_order.entrypoints.http import PROBLEMS, OrdersApi
 from defray_order.entrypoints.operators import CasesApi
+from defray_order.entrypoints.order_export import OrderExport
+from defray_order.entrypoints.order_list import OrderList
 from defray_order.entrypoints.payment_token import PaymentTokens
 from defray_order.settings import Settings
 
@@ -41,12 +47,14 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
     clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
     tokens = PaymentTokens.from_file(settings.token_private_key_file, settings.token_key_id)
     operators = OperatorTokens.from_file(settings.operator_jwks_file, issuer=settings.operator_issuer)
+    envelope = Envelope.from_file(settings.encryption_keys_file)
     kafka = Kafka.from_settings(settings)
     await _topics(settings, kafka)
     async with Database.open(
         settings.database_dsn, pool_size_max=settings.database_pool_max, name="defray-order"
     ) as database:
         wakeup = Wakeup(database)
+        vault = BuyerVault(database, envelope)
         committing = placing(database, clock, wakeup.poke)
         directory = MerchantDirectory(
             merchants.projected(database), clock, caught_up=merchants.caught_up(database, kafka)
@@ -54,16 +62,30 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         yield Wiring(
             database=database,
             clock=clock,
-            public=public(OrdersApi(database, committing, tokens), directory),
-            internal=internal(CasesApi(database, clock), operators),
+            public=public(
+                [
+                    OrderExport(database),
+                    OrderList(database=database, envelope=envelope, vault=vault),
+                    OrdersApi(database, committing, tokens),
+                    BuyersApi(database, vault, clock),
+                ],
+                directory,
+            ),
+            internal=internal([CasesApi(database, clock)], operators),
             group_commits=(committing,),
             directory=directory,
             consumers=(
                 _payments(database, kafka, clock, wakeup.poke),
+                inbound_consumer(database, kafka, clock, wakeup.poke),
                 merchants.consumer("order", database, kafka, clock),
             ),
             relay=Relay(database, kafka),
-            timers=(idempotency.purge_timer(clock), event_log.partition_timer(database)),
+            timers=(
+                idempotency.purge_timer(clock),
+                event_log.partition_timer(database),
+                inbound.waiting_timer(database, clock, lambda: merchants.caught_up(database, kafka), wakeup.poke),
+                inbound.purge_timer(clock),
+            ),
             tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
         )
 
@@ -83,28 +105,46 @@ def placing(
     )
 
 
-def public(api: OrdersApi, directory: MerchantDirectory | None) -> Edge:
-    """The merchants' port."""
+class Declares(Protocol):
+    """A group of routes."""
+
+    def declare(self, edge: Edge) -> None: ...
+
+
+# In this order, which matters where one path could be taken for another's parameter.
+PUBLIC: Final[Sequence[type[Declares]]] = (OrderExport, OrderList, OrdersApi, BuyersApi)
+INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi,)
+
+
+def public(apis: Sequence[Declares], directory: MerchantDirectory | None) -> Edge:
+    """The merchants' port: one of each of PUBLIC."""
     edge = Edge(title="Defray order service", version=__version__, problems=registry(*PROBLEMS), merchants=directory)
-    api.declare(edge)
+    _declare(edge, apis, PUBLIC)
     return edge
 
 
-def internal(api: CasesApi, operators: OperatorTokens | None) -> Edge:
-    """The operators' port."""
+def internal(apis: Sequence[Declares], operators: OperatorTokens | None) -> Edge:
+    """The operators' port: one of each of INTERNAL."""
     edge = Edge(title="Defray order service, operators", version=__version__, problems=registry(), operators=operators)
-    api.declare(edge)
+    _declare(edge, apis, INTERNAL)
     return edge
 
 
 def openapi() -> dict[str, Any]:
     """The document of the merchants' port, made without running anything: only declarations are read."""
-    return public(object.__new__(OrdersApi), None).openapi()
+    return public([object.__new__(each) for each in PUBLIC], None).openapi()
 
 
 def internal_openapi() -> dict[str, Any]:
     """The same of the operators' port."""
-    return internal(object.__new__(CasesApi), None).openapi()
+    return internal([object.__new__(each) for each in INTERNAL], None).openapi()
+
+
+def _declare(edge: Edge, apis: Sequence[Declares], kinds: Sequence[type[Declares]]) -> None:
+    by_kind = {type(api): api for api in apis}
+    assert by_kind.keys() == set(kinds), "each group of routes stands in its list and is built once"
+    for kind in kinds:
+        by_kind[kind].declare(edge)
 
 
 async def _topics(settings: Settings, kafka: Kafka) -> None:
@@ -126,5 +166,22 @@ def _payments(database: Database, kafka: Kafka, clock: Clock, after_commit: Call
         clock,
         lock=lock_orders,
         after_commit=after_commit,
+        version=__version__,
+    )
+
+
+def inbound_consumer(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
+    """The door that other services publish to: nothing there is parked, and nothing counts toward a stop."""
+    door = inbound.InboundDoor(clock, after_commit)
+    return Consumer(
+        inbound.CONSUMER,
+        "order.inbound",
+        [order_inbound_v1.TOPIC],
+        (),
+        database,
+        kafka,
+        clock,
+        take=door.take,
+        after_commit=door.committed,
         version=__version__,
     )

@@ -22,7 +22,7 @@ from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Tol
 from defray_order.domain import totals
 from defray_order.domain.order import OrderItem
 from defray_order.entrypoints.payment_token import PaymentTokens
-from defray_order.store import order_payments, order_refunds, orders
+from defray_order.store import order_payments, order_refunds, orders, refund_requests
 
 PROBLEMS: Final = (
     ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
@@ -54,12 +54,6 @@ class OrderBody(RequestModel):
     expires_in_s: Annotated[int, Field(ge=60, le=7 * 24 * 3600)] = 7200
 
 
-class OrdersFound(msgspec.Struct, frozen=True, kw_only=True):
-    """The orders under a merchant's number: none or one."""
-
-    data: list[OrderShown]
-
-
 class KeySet(msgspec.Struct, frozen=True, kw_only=True):
     """A JWKS (RFC 7517)."""
 
@@ -85,8 +79,6 @@ class OrdersApi:
             scope="orders:write",
             idempotency_key=True,
         )
-        edge.route("GET", "/v1/orders", self.find, summary="Find an order by merchant_order_no",
-                   response=OrdersFound, scope="orders:read")  # fmt: skip
         edge.route("GET", "/v1/orders/{order_id}", self.get, summary="Show an order",
                    response=OrderShown, scope="orders:read")  # fmt: skip
         edge.route("GET", "/.well-known/jwks.json", self.jwks, summary="Keys that payment tokens are verified with",
@@ -120,16 +112,6 @@ class OrdersApi:
             raise Problem("not_found")
         return Reply(content=found)
 
-    async def find(self, call: Call[None]) -> Reply:
-        """The caller's order under its own number."""
-        number = call.query.get("merchant_order_no", "")
-        if not 1 <= len(number) <= 64 or set(call.query) != {"merchant_order_no"}:
-            raise Problem("invalid_parameter", field="merchant_order_no")
-        async with self._database.read() as conn:
-            order_id = await orders.by_number(conn, _merchant(call), number)
-            found = None if order_id is None else await _look_at(conn, _merchant(call), order_id)
-        return Reply(content=OrdersFound(data=[] if found is None else [found]))
-
     async def jwks(self, _call: Call[None]) -> Reply:
         """Public keys; a verifier may keep them for an hour."""
         return Reply(content=self._tokens.key_set(), headers={"Cache-Control": "max-age=3600"})
@@ -146,7 +128,14 @@ async def _look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -
     if order is None or order.merchant_id != merchant_id:
         return None
     payments = await order_payments.of_orders(conn, [order_id])
-    return announce.shown(order, payments, await order_refunds.of_orders(conn, [order_id]))
+    requests = await refund_requests.of_order(conn, order_id, limit=refund_requests.PER_PAGE_MAX)
+    steps = await refund_requests.steps(conn, [request.request_id for request in requests])
+    return announce.shown(
+        order,
+        payments,
+        await order_refunds.of_orders(conn, [order_id]),
+        [announce.request_shown(request, steps) for request in requests],
+    )
 
 
 def _command(call: Call[OrderBody]) -> PlaceOrder:

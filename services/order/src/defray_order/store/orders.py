@@ -76,12 +76,6 @@ async def by_numbers(
     }
 
 
-async def by_number(conn: ReadConn, merchant_id: MerchantId, merchant_order_no: str) -> OrderId | None:
-    """The order under a merchant's own number."""
-    order_id: UUID | None = await conn.fetchval(Q.by_number, merchant_id, merchant_order_no)
-    return None if order_id is None else OrderId(order_id)
-
-
 async def get(conn: ReadConn, order_ids: Sequence[OrderId]) -> dict[OrderId, Order]:
     """The orders there are of those asked for."""
     rows = await conn.fetch(Q.get, order_ids)

@@ -24,9 +24,6 @@ FROM orders o
 JOIN unnest($1::uuid[], $2::text[]) AS n (merchant_id, merchant_order_no)
   ON o.merchant_id = n.merchant_id AND o.merchant_order_no = n.merchant_order_no
 
--- name: by_number
-SELECT order_id FROM orders WHERE merchant_id = $1 AND merchant_order_no = $2
-
 -- name: get
 SELECT order_id, merchant_id, merchant_order_no, state, currency, amount_minor, correlation_id, placed_at, expires_at,
        closing_reason, paid_at, payment_id, refunded_minor, version, event_seq
