@@ -1,0 +1,52 @@
+"""Reject records that cannot be used: a row that an operator can redrive, and a copy on the dead-letter topic."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Final
+
+from defray_kernel import outbox
+from defray_kernel.clock import Clock
+from defray_kernel.db import WriteTx
+from defray_kernel.outbox import OutboxRecord
+from defray_order.store import inbound
+from defray_order.store.inbound import Rejected
+
+DEAD_LETTERS: Final = "dlq.order.inbound"
+
+
+async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock) -> None:
+    """Keep them, and tell of them through the outbox, in the caller's transaction."""
+    if rejected:
+        await inbound.reject(tx, rejected, clock.real())
+        await outbox.append_records(tx, [_dead_letter(each) for each in rejected])
+
+
+def _dead_letter(rejected: Rejected) -> OutboxRecord:
+    """A copy with its origin in `x-` headers, as other dead letters have it, and the field that was wrong."""
+    record = rejected.record
+    value = record.value or b""
+    about = {
+        "x-origin-topic": record.topic,
+        "x-origin-partition": str(record.partition),
+        "x-origin-offset": str(record.offset),
+        "x-origin-timestamp": str(record.timestamp),
+        "x-reason": rejected.reason,
+        "x-field": rejected.field,
+        "x-detail": rejected.detail,
+        "x-rejected-id": f"rej_{rejected.rejected_id.hex}",
+        "x-truncated": "true" if len(value) > outbox.PAYLOAD_BYTES_MAX else "false",
+    }
+    kept = list(record.headers)
+    if sum(len(name) + len(text) for name, text in kept) > 64 * 1024:
+        kept = []
+    return OutboxRecord(
+        event_id=rejected.rejected_id,
+        topic=DEAD_LETTERS,
+        key=(record.key or b"")[: inbound.KEY_BYTES_MAX],
+        type="dead_letter",
+        aggregate_id=f"{DEAD_LETTERS}/{record.topic}/{record.partition}",
+        sequence=record.offset,
+        payload=value[: outbox.PAYLOAD_BYTES_MAX],
+        headers=[*kept, *((name, text.encode()) for name, text in about.items())],
+        occurred_at=dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC),
+    )
