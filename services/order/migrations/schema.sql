@@ -29,6 +29,27 @@ CREATE TABLE audit_log (
 );
 GRANT INSERT, SELECT ON audit_log TO defray_order;
 
+CREATE TABLE buyer_digest (
+  digest bytea NOT NULL,
+  order_id uuid NOT NULL,
+  kind text NOT NULL,
+  CONSTRAINT buyer_digest_digest_check CHECK ((length(digest) = 32)),
+  CONSTRAINT buyer_digest_kind_check CHECK ((kind = ANY (ARRAY['email'::text, 'phone'::text, 'customer_ref'::text]))),
+  CONSTRAINT buyer_digest_order_id_fkey FOREIGN KEY (order_id) REFERENCES order_buyer(order_id),
+  CONSTRAINT buyer_digest_pkey PRIMARY KEY (digest, order_id)
+);
+CREATE INDEX buyer_digest_order ON buyer_digest USING btree (order_id);
+GRANT DELETE, INSERT, SELECT ON buyer_digest TO defray_order;
+
+CREATE TABLE buyer_key (
+  order_id uuid NOT NULL,
+  key_sealed bytea NOT NULL,
+  CONSTRAINT buyer_key_key_sealed_check CHECK (((length(key_sealed) >= 48) AND (length(key_sealed) <= 512))),
+  CONSTRAINT buyer_key_order_id_fkey FOREIGN KEY (order_id) REFERENCES order_buyer(order_id),
+  CONSTRAINT buyer_key_pkey PRIMARY KEY (order_id)
+);
+GRANT DELETE, INSERT, SELECT ON buyer_key TO defray_order;
+
 CREATE TABLE consumer_offset (
   consumer text NOT NULL,
   topic text NOT NULL,
@@ -121,6 +142,76 @@ CREATE TABLE idempotency_key (
 CREATE INDEX idempotency_key_age ON idempotency_key USING btree (created_at);
 GRANT DELETE, INSERT, SELECT, UPDATE ON idempotency_key TO defray_order;
 
+CREATE TABLE inbound_rejected (
+  rejected_id uuid NOT NULL,
+  topic text NOT NULL,
+  part integer NOT NULL,
+  part_offset bigint NOT NULL,
+  recorded_at timestamp with time zone NOT NULL,
+  key bytea,
+  headers bytea NOT NULL,
+  payload bytea,
+  truncated boolean NOT NULL,
+  reason text NOT NULL,
+  field text NOT NULL,
+  detail text NOT NULL,
+  state text DEFAULT 'OPEN'::text NOT NULL,
+  rejected_at timestamp with time zone NOT NULL,
+  tries integer DEFAULT 1 NOT NULL,
+  ended_at timestamp with time zone,
+  ended_by text,
+  CONSTRAINT inbound_rejected_check CHECK (((state = 'OPEN'::text) = (ended_at IS NULL))),
+  CONSTRAINT inbound_rejected_check1 CHECK (((ended_at IS NULL) = (ended_by IS NULL))),
+  CONSTRAINT inbound_rejected_detail_check CHECK ((length(detail) <= 300)),
+  CONSTRAINT inbound_rejected_ended_by_check CHECK (((length(ended_by) >= 1) AND (length(ended_by) <= 200))),
+  CONSTRAINT inbound_rejected_field_check CHECK (((length(field) >= 1) AND (length(field) <= 200))),
+  CONSTRAINT inbound_rejected_headers_check CHECK ((length(headers) <= 131072)),
+  CONSTRAINT inbound_rejected_key_check CHECK ((length(key) <= 1024)),
+  CONSTRAINT inbound_rejected_part_check CHECK ((part >= 0)),
+  CONSTRAINT inbound_rejected_part_offset_check CHECK ((part_offset >= 0)),
+  CONSTRAINT inbound_rejected_payload_check CHECK ((length(payload) <= 65536)),
+  CONSTRAINT inbound_rejected_reason_check CHECK (((length(reason) >= 1) AND (length(reason) <= 64))),
+  CONSTRAINT inbound_rejected_state_check CHECK ((state = ANY (ARRAY['OPEN'::text, 'REDRIVEN'::text, 'DISMISSED'::text]))),
+  CONSTRAINT inbound_rejected_topic_check CHECK (((length(topic) >= 1) AND (length(topic) <= 249))),
+  CONSTRAINT inbound_rejected_tries_check CHECK ((tries >= 1)),
+  CONSTRAINT inbound_rejected_pkey PRIMARY KEY (rejected_id)
+);
+CREATE INDEX inbound_rejected_open ON inbound_rejected USING btree (rejected_id) WHERE (state = 'OPEN'::text);
+GRANT DELETE, INSERT, SELECT, UPDATE (reason, field, detail, state, tries, ended_at, ended_by) ON inbound_rejected TO defray_order;
+
+CREATE TABLE inbound_seen (
+  digest bytea NOT NULL,
+  content_hash bytea NOT NULL,
+  seen_at timestamp with time zone NOT NULL,
+  CONSTRAINT inbound_seen_content_hash_check CHECK ((length(content_hash) = 32)),
+  CONSTRAINT inbound_seen_digest_check CHECK ((length(digest) = 32)),
+  CONSTRAINT inbound_seen_pkey PRIMARY KEY (digest)
+);
+CREATE INDEX inbound_seen_age ON inbound_seen USING btree (seen_at);
+GRANT DELETE, INSERT, SELECT ON inbound_seen TO defray_order;
+
+CREATE TABLE inbound_waiting (
+  id bigint GENERATED ALWAYS AS IDENTITY NOT NULL,
+  merchant_id uuid NOT NULL,
+  topic text NOT NULL,
+  part integer NOT NULL,
+  part_offset bigint NOT NULL,
+  recorded_at timestamp with time zone NOT NULL,
+  key bytea NOT NULL,
+  headers bytea NOT NULL,
+  payload bytea NOT NULL,
+  give_up_at timestamp with time zone NOT NULL,
+  CONSTRAINT inbound_waiting_headers_check CHECK ((length(headers) <= 131072)),
+  CONSTRAINT inbound_waiting_key_check CHECK (((length(key) >= 1) AND (length(key) <= 256))),
+  CONSTRAINT inbound_waiting_part_check CHECK ((part >= 0)),
+  CONSTRAINT inbound_waiting_part_offset_check CHECK ((part_offset >= 0)),
+  CONSTRAINT inbound_waiting_payload_check CHECK ((length(payload) <= 65536)),
+  CONSTRAINT inbound_waiting_topic_check CHECK (((length(topic) >= 1) AND (length(topic) <= 249))),
+  CONSTRAINT inbound_waiting_pkey PRIMARY KEY (id)
+);
+CREATE INDEX inbound_waiting_key ON inbound_waiting USING btree (key, id);
+GRANT DELETE, INSERT, SELECT, UPDATE (give_up_at) ON inbound_waiting TO defray_order;
+
 CREATE TABLE inbox (
   consumer text NOT NULL,
   event_id uuid NOT NULL,
@@ -138,6 +229,15 @@ CREATE TABLE kernel_setting (
 );
 GRANT SELECT ON kernel_setting TO defray_order;
 
+CREATE TABLE made_key (
+  name text NOT NULL,
+  key_sealed bytea NOT NULL,
+  CONSTRAINT made_key_key_sealed_check CHECK (((length(key_sealed) >= 48) AND (length(key_sealed) <= 512))),
+  CONSTRAINT made_key_name_check CHECK (((length(name) >= 1) AND (length(name) <= 64))),
+  CONSTRAINT made_key_pkey PRIMARY KEY (name)
+);
+GRANT INSERT, SELECT ON made_key TO defray_order;
+
 CREATE TABLE merchant (
   merchant_id uuid NOT NULL,
   sequence bigint NOT NULL,
@@ -153,6 +253,16 @@ CREATE TABLE merchant (
   CONSTRAINT merchant_pkey PRIMARY KEY (merchant_id)
 );
 GRANT INSERT, SELECT, UPDATE ON merchant TO defray_order;
+
+CREATE TABLE order_buyer (
+  order_id uuid NOT NULL,
+  enciphered bytea NOT NULL,
+  erased_at timestamp with time zone,
+  CONSTRAINT order_buyer_enciphered_check CHECK (((length(enciphered) >= 32) AND (length(enciphered) <= 4096))),
+  CONSTRAINT order_buyer_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders(order_id),
+  CONSTRAINT order_buyer_pkey PRIMARY KEY (order_id)
+);
+GRANT INSERT, SELECT, UPDATE (erased_at) ON order_buyer TO defray_order;
 
 CREATE TABLE order_item (
   order_id uuid NOT NULL,
@@ -276,6 +386,7 @@ CREATE TABLE orders (
   CONSTRAINT orders_pkey PRIMARY KEY (order_id),
   CONSTRAINT orders_merchant_id_merchant_order_no_key UNIQUE (merchant_id, merchant_order_no)
 );
+CREATE INDEX orders_merchant ON orders USING btree (merchant_id, placed_at, order_id);
 CREATE UNIQUE INDEX orders_payment_pays_once ON orders USING btree (payment_id) WHERE (payment_id IS NOT NULL);
 GRANT INSERT, SELECT, UPDATE (state, closing_reason, paid_at, payment_id, version, event_seq, refunded_minor) ON orders TO defray_order;
 
@@ -337,6 +448,79 @@ CREATE TABLE parked_key (
 );
 CREATE INDEX parked_key_due ON parked_key USING btree (consumer, next_attempt_at);
 GRANT DELETE, INSERT, SELECT, UPDATE ON parked_key TO defray_order;
+
+CREATE TABLE refund_request (
+  request_id uuid NOT NULL,
+  order_id uuid NOT NULL,
+  merchant_id uuid NOT NULL,
+  payment_id uuid NOT NULL,
+  origin text NOT NULL,
+  currency text NOT NULL,
+  amount_minor bigint NOT NULL,
+  note text NOT NULL,
+  state text NOT NULL,
+  refund_id uuid,
+  refund_seq integer DEFAULT 0 NOT NULL,
+  code text,
+  requested_at timestamp with time zone NOT NULL,
+  ended_at timestamp with time zone,
+  correlation_id text NOT NULL,
+  version integer NOT NULL,
+  CONSTRAINT refund_request_amount_minor_check CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT refund_request_check CHECK (((state = ANY (ARRAY['SUCCEEDED'::text, 'FAILED'::text, 'REFUSED'::text])) = (ended_at IS NOT NULL))),
+  CONSTRAINT refund_request_check1 CHECK (((state = ANY (ARRAY['FAILED'::text, 'REFUSED'::text])) = (code IS NOT NULL))),
+  CONSTRAINT refund_request_check2 CHECK (((state = ANY (ARRAY['REQUESTED'::text, 'REFUSED'::text])) = (refund_id IS NULL))),
+  CONSTRAINT refund_request_check3 CHECK (((origin <> 'payment'::text) OR (refund_id IS NOT NULL))),
+  CONSTRAINT refund_request_code_check CHECK (((length(code) >= 1) AND (length(code) <= 64))),
+  CONSTRAINT refund_request_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
+  CONSTRAINT refund_request_currency_check CHECK ((currency ~ '^[A-Z]{3}$'::text)),
+  CONSTRAINT refund_request_note_check CHECK (((length(note) >= 1) AND (length(note) <= 80))),
+  CONSTRAINT refund_request_origin_check CHECK ((origin = ANY (ARRAY['order'::text, 'late_money'::text, 'payment'::text]))),
+  CONSTRAINT refund_request_refund_seq_check CHECK ((refund_seq >= 0)),
+  CONSTRAINT refund_request_state_check CHECK ((state = ANY (ARRAY['REQUESTED'::text, 'SENT'::text, 'SUCCEEDED'::text, 'FAILED'::text, 'REFUSED'::text]))),
+  CONSTRAINT refund_request_version_check CHECK ((version >= 1)),
+  CONSTRAINT refund_request_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders(order_id),
+  CONSTRAINT refund_request_pkey PRIMARY KEY (request_id)
+);
+CREATE UNIQUE INDEX refund_request_of_late_money ON refund_request USING btree (payment_id) WHERE (origin = 'late_money'::text);
+CREATE INDEX refund_request_of_order ON refund_request USING btree (order_id, request_id);
+CREATE UNIQUE INDEX refund_request_of_refund ON refund_request USING btree (refund_id) WHERE (refund_id IS NOT NULL);
+GRANT INSERT, SELECT, UPDATE (state, refund_id, refund_seq, code, ended_at, version) ON refund_request TO defray_order;
+
+CREATE TABLE refund_request_line (
+  request_id uuid NOT NULL,
+  line smallint NOT NULL,
+  amount_minor bigint NOT NULL,
+  quantity integer,
+  CONSTRAINT refund_request_line_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT refund_request_line_line_check CHECK (((line >= 1) AND (line <= 100))),
+  CONSTRAINT refund_request_line_quantity_check CHECK (((quantity >= 1) AND (quantity <= 1000000))),
+  CONSTRAINT refund_request_line_request_id_fkey FOREIGN KEY (request_id) REFERENCES refund_request(request_id),
+  CONSTRAINT refund_request_line_pkey PRIMARY KEY (request_id, line)
+);
+GRANT INSERT, SELECT ON refund_request_line TO defray_order;
+
+CREATE TABLE refund_request_step (
+  request_id uuid NOT NULL,
+  step integer NOT NULL,
+  kind text NOT NULL,
+  state text NOT NULL,
+  amount_minor bigint,
+  at timestamp with time zone NOT NULL,
+  correlation_id text NOT NULL,
+  causation_id text,
+  traceparent text,
+  CONSTRAINT refund_request_step_amount_minor_check CHECK (((amount_minor >= 0) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT refund_request_step_causation_id_check CHECK ((length(causation_id) <= 128)),
+  CONSTRAINT refund_request_step_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 128))),
+  CONSTRAINT refund_request_step_kind_check CHECK ((kind = ANY (ARRAY['asked'::text, 'grants_recalled'::text, 'money_asked'::text, 'taken'::text, 'abnormal'::text, 'succeeded'::text, 'failed'::text, 'refused'::text]))),
+  CONSTRAINT refund_request_step_state_check CHECK ((length(state) <= 32)),
+  CONSTRAINT refund_request_step_step_check CHECK ((step >= 1)),
+  CONSTRAINT refund_request_step_traceparent_check CHECK ((length(traceparent) <= 64)),
+  CONSTRAINT refund_request_step_request_id_fkey FOREIGN KEY (request_id) REFERENCES refund_request(request_id),
+  CONSTRAINT refund_request_step_pkey PRIMARY KEY (request_id, step)
+);
+GRANT INSERT, SELECT ON refund_request_step TO defray_order;
 
 CREATE TABLE schema_history (
   source text NOT NULL,

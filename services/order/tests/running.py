@@ -28,8 +28,9 @@ from defray_order.entrypoints.http import OrdersApi
 from defray_order.entrypoints.order_export import OrderExport
 from defray_order.entrypoints.order_list import OrderList
 from defray_order.entrypoints.payment_token import PaymentTokens
+from defray_order.entrypoints.refund_requests import RefundRequestsApi
 
-SCOPES = ["orders:read", "orders:write", "buyers:read", "buyers:erase"]
+SCOPES = ["orders:read", "orders:write", "buyers:read", "buyers:erase", "refunds:read", "refunds:write"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +128,13 @@ async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome])
     tokens = PaymentTokens(token_key(), "k1")
     envelope, clock = Envelope({"k1": bytes(range(32))}, "k1"), SystemClock()
     vault = BuyerVault(database, envelope)
+    asking = wiring.asking_refunds(database, clock, None)
     apis: list[wiring.Declares] = [
         OrderExport(database),
         OrderList(database=database, envelope=envelope, vault=vault),
         OrdersApi(database, placing, tokens),
         BuyersApi(database, vault, clock),
+        RefundRequestsApi(database=database, asking=asking),
     ]
     edge = wiring.public(apis, directory)
     stopping = asyncio.Event()
@@ -139,6 +142,7 @@ async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome])
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:
         group.create_task(listener.run(stopping))
         group.create_task(placing.run())
+        group.create_task(asking.run())
         group.create_task(directory.run(stopping))
         await eventually(lambda: directory.ready, what="the directory is read")
         url = f"http://127.0.0.1:{listener.port}"
@@ -147,3 +151,4 @@ async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome])
         )
         stopping.set()
         await placing.stop()
+        await asking.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import msgspec
 
@@ -17,14 +17,17 @@ from defray_kernel.contracts.order_v1 import (
     OrderPaid,
     OrderPlaced,
     OrderRefunded,
+    OrderRefundRequested,
     OrderStateV1,
     OrderStatus,
+    RefundLineV1,
 )
 from defray_kernel.contracts.payment_v1 import PaymentStatus, RefundReason, RefundStatus
 from defray_kernel.ids import show
 from defray_order.domain.order import Order, OrderState
 from defray_order.domain.payment import OrderPayment
 from defray_order.domain.refund import OrderRefund
+from defray_order.domain.refund_request import Origin, RefundRequest, Step
 
 
 class PaymentShown(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +55,45 @@ class RefundShown(msgspec.Struct, frozen=True, kw_only=True):
     done_at: dt.datetime | None
 
 
+class RefundLineShown(msgspec.Struct, frozen=True, kw_only=True):
+    """So much of a line; `quantity` where units were named."""
+
+    line: int
+    amount_minor: int
+    quantity: int | None
+
+
+class RefundStepShown(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done for a request; of `grants_recalled` the amount is what could not be had back."""
+
+    step: int
+    kind: Literal["asked", "grants_recalled", "money_asked", "taken", "abnormal", "succeeded", "failed", "refused"]
+    amount_minor: int | None
+    at: dt.datetime
+    causation_id: str | None
+
+
+class RefundRequestShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish that money goes back, with its steps in order; `code` says why it failed or was refused."""
+
+    refund_request_id: str
+    order_id: str
+    merchant_id: str
+    payment_id: str
+    origin: Literal["order", "late_money", "payment"]
+    status: Literal["REQUESTED", "SENT", "SUCCEEDED", "FAILED", "REFUSED"]
+    amount_minor: int
+    currency: str
+    lines: list[RefundLineShown]
+    reason: str
+    refund_id: str | None
+    code: str | None
+    requested_at: dt.datetime
+    ended_at: dt.datetime | None
+    correlation_id: str
+    steps: list[RefundStepShown]
+
+
 class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     """An order as its merchant sees it; amounts in minor units of `currency`, times RFC 3339 in UTC.
 
@@ -76,6 +118,7 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     # Defaults, because answers that were stored before there were refunds are still replayed.
     refunded_minor: int = 0
     refunds: list[RefundShown] = []
+    refund_requests: list[RefundRequestShown] = []
     payment_token: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -100,8 +143,54 @@ def for_state(order: Order) -> OrderStateV1 | None:
             assert_never(order.state)
 
 
-def shown(order: Order, payments: Sequence[OrderPayment], refunds: Sequence[OrderRefund] = ()) -> OrderShown:
-    """The order with its payments and refunds, as the API shows it."""
+def refund_requested(order: Order, request: RefundRequest) -> OrderRefundRequested:
+    """The event that asks the payment service for a refund of this order."""
+    return OrderRefundRequested(
+        **_public(order),
+        refund_request_id=show("rrq", request.request_id),
+        refund_payment_id=show("pay", request.payment_id),
+        refund_minor=request.amount.minor,
+        refund_reason="late_money" if request.origin is Origin.LATE_MONEY else "merchant",
+        refund_note=request.note,
+        refund_lines=[RefundLineV1(line=share.line, amount_minor=share.minor) for share in request.lines],
+    )
+
+
+def request_shown(request: RefundRequest, steps: Sequence[Step]) -> RefundRequestShown:
+    """A refund request with its steps among these, as the API shows it."""
+    return RefundRequestShown(
+        refund_request_id=show("rrq", request.request_id),
+        order_id=show("ord", request.order_id),
+        merchant_id=show("mer", request.merchant_id),
+        payment_id=show("pay", request.payment_id),
+        origin=request.origin.value,
+        status=request.state.value,
+        amount_minor=request.amount.minor,
+        currency=request.amount.currency,
+        lines=[RefundLineShown(line=s.line, amount_minor=s.minor, quantity=s.quantity) for s in request.lines],
+        reason=request.note,
+        refund_id=None if request.refund_id is None else show("rfd", request.refund_id),
+        code=request.code,
+        requested_at=request.requested_at,
+        ended_at=request.ended_at,
+        correlation_id=request.correlation_id,
+        steps=[
+            RefundStepShown(
+                step=s.step, kind=s.kind.value, amount_minor=s.minor, at=s.at, causation_id=s.cause.causation_id
+            )
+            for s in steps
+            if s.request_id == request.request_id
+        ],
+    )
+
+
+def shown(
+    order: Order,
+    payments: Sequence[OrderPayment],
+    refunds: Sequence[OrderRefund] = (),
+    requests: Sequence[RefundRequestShown] = (),
+) -> OrderShown:
+    """The order with its payments, refunds and refund requests, as the API shows it."""
     return OrderShown(
         **_public(order),
         correlation_id=order.correlation_id,
@@ -130,6 +219,7 @@ def shown(order: Order, payments: Sequence[OrderPayment], refunds: Sequence[Orde
             )
             for r in refunds
         ],
+        refund_requests=list(requests),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -21,7 +22,9 @@ from defray_kernel.relay import Relay
 from defray_kernel.roles import Task, Wiring
 from defray_kernel.wakeup import Wakeup
 from defray_order import __version__
-from defray_order.commands import place_order
+from defray_order.commands import ask_refund, place_order
+from defray_order.commands.ask_refund import AskRefund
+from defray_order.commands.ask_refund import Outcome as RefundOutcome
 from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
 from defray_order.entrypoints import inbound
@@ -32,6 +35,8 @@ from defray_order.entrypoints.operators import CasesApi
 from defray_order.entrypoints.order_export import OrderExport
 from defray_order.entrypoints.order_list import OrderList
 from defray_order.entrypoints.payment_token import PaymentTokens
+from defray_order.entrypoints.refund_requests import PROBLEMS as REFUND_PROBLEMS
+from defray_order.entrypoints.refund_requests import Answers, RefundRequestsApi
 from defray_order.settings import Settings
 
 MIGRATIONS: Final = (
@@ -56,6 +61,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         wakeup = Wakeup(database)
         vault = BuyerVault(database, envelope)
         committing = placing(database, clock, wakeup.poke)
+        asking = asking_refunds(database, clock, wakeup.poke)
         directory = MerchantDirectory(
             merchants.projected(database), clock, caught_up=merchants.caught_up(database, kafka)
         )
@@ -68,11 +74,12 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                     OrderList(database=database, envelope=envelope, vault=vault),
                     OrdersApi(database, committing, tokens),
                     BuyersApi(database, vault, clock),
+                    RefundRequestsApi(database=database, asking=asking),
                 ],
                 directory,
             ),
             internal=internal([CasesApi(database, clock)], operators),
-            group_commits=(committing,),
+            group_commits=(committing, asking),
             directory=directory,
             consumers=(
                 _payments(database, kafka, clock, wakeup.poke),
@@ -105,6 +112,22 @@ def placing(
     )
 
 
+def asking_refunds(
+    database: Database, clock: Clock, after_commit: Callable[[], None] | None
+) -> GroupCommit[AskRefund, RefundOutcome]:
+    """The group commit of refund requests; the idempotency key finds a first result again."""
+    return GroupCommit(
+        "ask_refund",
+        database,
+        partial(ask_refund.handle, answers=Answers(registry(*REFUND_PROBLEMS))),
+        clock,
+        keys=ask_refund.serial_keys,
+        natural_key=True,
+        after_commit=after_commit,
+        connections=1,
+    )
+
+
 class Declares(Protocol):
     """A group of routes."""
 
@@ -112,13 +135,14 @@ class Declares(Protocol):
 
 
 # In this order, which matters where one path could be taken for another's parameter.
-PUBLIC: Final[Sequence[type[Declares]]] = (OrderExport, OrderList, OrdersApi, BuyersApi)
+PUBLIC: Final[Sequence[type[Declares]]] = (OrderExport, OrderList, OrdersApi, BuyersApi, RefundRequestsApi)
 INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi,)
 
 
 def public(apis: Sequence[Declares], directory: MerchantDirectory | None) -> Edge:
     """The merchants' port: one of each of PUBLIC."""
-    edge = Edge(title="Defray order service", version=__version__, problems=registry(*PROBLEMS), merchants=directory)
+    problems = registry(*PROBLEMS, *REFUND_PROBLEMS)
+    edge = Edge(title="Defray order service", version=__version__, problems=problems, merchants=directory)
     _declare(edge, apis, PUBLIC)
     return edge
 

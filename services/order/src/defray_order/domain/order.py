@@ -48,6 +48,8 @@ class Refusal(StrEnum):
     ALREADY_PAID = "already_paid"
     ALREADY_ENDED = "already_ended"
     NOT_CLOSING = "not_closing"
+    REFUND_DIFFERS = "refund_differs"  # a refund request is told of with another amount, payment or refund
+    REFUND_CONTRADICTS = "refund_contradicts"  # a refund request is told to have ended otherwise than before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from defray_kernel.contracts import payment_v1
 from defray_kernel.contracts.envelope import Event
 from defray_kernel.db import WriteTx
 from defray_kernel.ids import OrderId, parse
-from defray_order.commands import end_order, mark_order_paid, mark_order_refunded, project_payment, project_refund
+from defray_order.commands import end_order, follow_refunds, mark_order_paid, mark_order_refunded, project_payment
 from defray_order.store import orders
 
 SUBSCRIPTIONS: Final = (
@@ -20,10 +20,11 @@ SUBSCRIPTIONS: Final = (
     Subscription(payment_v1.PaymentPaidLate, project_payment.handle),
     Subscription(payment_v1.PaymentDuplicate, project_payment.handle),
     Subscription(payment_v1.PayableClosed, end_order.handle),
-    Subscription(payment_v1.RefundRequested, project_refund.handle),
+    Subscription(payment_v1.RefundRequested, follow_refunds.handle),
     Subscription(payment_v1.RefundSucceeded, mark_order_refunded.handle),
-    Subscription(payment_v1.RefundFailed, project_refund.handle),
-    Subscription(payment_v1.RefundAbnormal, project_refund.handle),
+    Subscription(payment_v1.RefundFailed, follow_refunds.handle),
+    Subscription(payment_v1.RefundAbnormal, follow_refunds.handle),
+    Subscription(payment_v1.RefundRefused, follow_refunds.handle_refused),
 )
 
 
