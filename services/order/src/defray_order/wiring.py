@@ -1,5 +1,6 @@
 """Builds the order service's object graph; the only place that picks implementations."""
 
+import argparse
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from defray_kernel.consumer import Consumer
 from defray_kernel.contracts import merchant_v1, order_inbound_v1, payment_v1
 from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
+from defray_kernel.errors import ConfigInvalid
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Edge
 from defray_kernel.kafka import Kafka
@@ -19,7 +21,7 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.operators import OperatorTokens
 from defray_kernel.problems import registry
 from defray_kernel.relay import Relay
-from defray_kernel.roles import Task, Wiring
+from defray_kernel.roles import Task, Verb, Wiring
 from defray_kernel.wakeup import Wakeup
 from defray_order import __version__
 from defray_order.commands import ask_refund, place_order
@@ -27,10 +29,12 @@ from defray_order.commands.ask_refund import AskRefund
 from defray_order.commands.ask_refund import Outcome as RefundOutcome
 from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
-from defray_order.entrypoints import inbound
+from defray_order.entrypoints import audit_verbs, inbound, inbound_desk, key_verbs
 from defray_order.entrypoints.buyers import BuyersApi
 from defray_order.entrypoints.consumers import SUBSCRIPTIONS, lock_orders
 from defray_order.entrypoints.http import PROBLEMS, OrdersApi
+from defray_order.entrypoints.inbound_desk import InboundApi, InboundDesk
+from defray_order.entrypoints.operator_orders import OperatorOrdersApi
 from defray_order.entrypoints.operators import CasesApi
 from defray_order.entrypoints.order_export import OrderExport
 from defray_order.entrypoints.order_list import OrderList
@@ -78,7 +82,14 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 ],
                 directory,
             ),
-            internal=internal([CasesApi(database, clock)], operators),
+            internal=internal(
+                [
+                    CasesApi(database, clock),
+                    InboundApi(InboundDesk(database, clock)),
+                    OperatorOrdersApi(database, vault, clock),
+                ],
+                operators,
+            ),
             group_commits=(committing, asking),
             directory=directory,
             consumers=(
@@ -93,7 +104,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 inbound.waiting_timer(database, clock, lambda: merchants.caught_up(database, kafka), wakeup.poke),
                 inbound.purge_timer(clock),
             ),
-            tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
+            tasks=(
+                Task(name="wakeup", role="all", run=wakeup.run),
+                Task(name="audit anchor", role="timers", run=partial(audit_verbs.keep_anchoring, database)),
+            ),
         )
 
 
@@ -136,7 +150,7 @@ class Declares(Protocol):
 
 # In this order, which matters where one path could be taken for another's parameter.
 PUBLIC: Final[Sequence[type[Declares]]] = (OrderExport, OrderList, OrdersApi, BuyersApi, RefundRequestsApi)
-INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi,)
+INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi, InboundApi, OperatorOrdersApi)
 
 
 def public(apis: Sequence[Declares], directory: MerchantDirectory | None) -> Edge:
@@ -209,3 +223,30 @@ def inbound_consumer(database: Database, kafka: Kafka, clock: Clock, after_commi
         after_commit=door.committed,
         version=__version__,
     )
+
+
+async def _inbound(settings: Settings, arguments: argparse.Namespace) -> int:
+    clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
+    async with Database.open(settings.database_dsn, pool_size_max=2, name="defray-order") as database:
+        return await inbound_desk.run_verb(InboundDesk(database, clock), arguments)
+
+
+async def _audit(settings: Settings, arguments: argparse.Namespace) -> int:
+    async with Database.open(settings.database_dsn, pool_size_max=2, name="defray-order") as database:
+        return await audit_verbs.run(database, arguments)
+
+
+async def _rotate_keys(settings: Settings, arguments: argparse.Namespace) -> int:
+    if not settings.database_owner_dsn:
+        raise ConfigInvalid("config_invalid: DEFRAY_ORDER_DATABASE_OWNER_DSN: is missing")
+    clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
+    envelope = Envelope.from_file(settings.encryption_keys_file)
+    async with Database.open(settings.database_owner_dsn, pool_size_max=2, name="defray-order-keys") as database:
+        return await key_verbs.run(database, clock, envelope, arguments)
+
+
+VERBS: Final = (
+    Verb(name=audit_verbs.NAME, declare=audit_verbs.declare, run=_audit),
+    Verb(name=inbound_desk.VERB, declare=inbound_desk.declare_verb, run=_inbound),
+    Verb(name=key_verbs.NAME, declare=key_verbs.declare, run=_rotate_keys),
+)
