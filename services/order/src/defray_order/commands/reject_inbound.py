@@ -1,13 +1,15 @@
 """Reject records that cannot be used: a row that an operator can redrive, and a copy on the dead-letter topic."""
 
+import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from defray_kernel import outbox
+from defray_kernel import outbox, redaction
 from defray_kernel.clock import Clock
 from defray_kernel.db import WriteTx
 from defray_kernel.outbox import OutboxRecord
+from defray_kernel.parking import ParkedRecord
 from defray_order.store import inbound
 from defray_order.store.inbound import Rejected
 
@@ -17,8 +19,32 @@ DEAD_LETTERS: Final = "dlq.order.inbound"
 async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock) -> None:
     """Keep them, and tell of them through the outbox, in the caller's transaction."""
     if rejected:
-        await inbound.reject(tx, rejected, clock.real())
-        await outbox.append_records(tx, [_dead_letter(each) for each in rejected])
+        kept = [_without_cards(each) for each in rejected]
+        await inbound.reject(tx, kept, clock.real())
+        await outbox.append_records(tx, [_dead_letter(each) for each in kept])
+
+
+def _without_cards(rejected: Rejected) -> Rejected:
+    """Card numbers are never stored, whoever sent them: what holds one is left out."""
+    record = rejected.record
+    key, value = (None if _holds_card(part) else part for part in (record.key, record.value))
+    headers = [(name, text) for name, text in record.headers if not _holds_card(text)]
+    if (key, value, len(headers)) == (record.key, record.value, len(record.headers)):
+        return rejected
+    bare = ParkedRecord(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        key=key,
+        value=value,
+        headers=headers,
+    )
+    return dataclasses.replace(rejected, record=bare, withheld=True)
+
+
+def _holds_card(part: bytes | None) -> bool:
+    return part is not None and redaction.has_card_number(part.decode("latin-1"))
 
 
 def _dead_letter(rejected: Rejected) -> OutboxRecord:
@@ -34,7 +60,7 @@ def _dead_letter(rejected: Rejected) -> OutboxRecord:
         "x-field": rejected.field,
         "x-detail": rejected.detail,
         "x-rejected-id": f"rej_{rejected.rejected_id.hex}",
-        "x-truncated": "true" if len(value) > outbox.PAYLOAD_BYTES_MAX else "false",
+        "x-truncated": "true" if rejected.withheld or len(value) > outbox.PAYLOAD_BYTES_MAX else "false",
     }
     kept = list(record.headers)
     if sum(len(name) + len(text) for name, text in kept) > 64 * 1024:

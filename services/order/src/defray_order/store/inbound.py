@@ -39,6 +39,8 @@ class Rejected:
     reason: str
     field: str
     detail: str
+    withheld: bool = False
+    """Whether parts of the record were left out because they held a card number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ async def reject(tx: WriteTx, rejected: Sequence[Rejected], at: dt.datetime) -> 
         Q.reject,
         [each.rejected_id for each in rejected],
         *_columns(records),
-        [_is_long(each.record) for each in rejected],
+        [each.withheld or _is_long(each.record) for each in rejected],
         [each.reason for each in rejected],
         [each.field for each in rejected],
         [each.detail for each in rejected],
