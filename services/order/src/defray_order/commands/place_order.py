@@ -22,7 +22,10 @@ from defray_order.store import order_payments, orders
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceOrder:
-    """A merchant's wish, its totals already checked. `order_id` is used if the wish turns out to be new."""
+    """A merchant's wish, its totals already checked. `order_id` is used if the wish turns out to be new.
+
+    `idempotency_key` is None when it came by event: the merchant's number alone tells a repeat then.
+    """
 
     order_id: OrderId
     merchant_id: MerchantId
@@ -31,7 +34,7 @@ class PlaceOrder:
     items: tuple[OrderItem, ...]
     expires_in: dt.timedelta
     content_hash: bytes
-    idempotency_key: str
+    idempotency_key: str | None
     request_hash: bytes
     cause: Cause
 
@@ -64,16 +67,26 @@ Outcome: TypeAlias = Told | Conflict | Claimed
 
 def serial_keys(command: PlaceOrder) -> list[str]:
     """What two commands of one round may not share."""
-    return [f"key {command.scope} {command.idempotency_key}", f"no {command.merchant_id} {command.merchant_order_no}"]
+    number = f"no {command.merchant_id} {command.merchant_order_no}"
+    if command.idempotency_key is None:
+        return [number]
+    return [f"key {command.scope} {command.idempotency_key}", number]
 
 
 async def handle(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> list[Outcome]:
     """Answer each wish; a repeated key gives what was claimed of it (a replay, or a mismatch)."""
-    claims = [Claim(scope=c.scope, key=c.idempotency_key, request_hash=c.request_hash) for c in commands]
-    claimed = await idempotency.claim(tx, claims, clock)
-    open_ = [c for c, state in zip(commands, claimed, strict=True) if isinstance(state, (Fresh, Resume))]
-    answered = await _place(open_, tx, clock) if open_ else {}
-    return [answered.get(c.order_id, state) for c, state in zip(commands, claimed, strict=True)]
+    keyed = [(c, c.idempotency_key) for c in commands if c.idempotency_key is not None]
+    claims = [Claim(scope=c.scope, key=key, request_hash=c.request_hash) for c, key in keyed]
+    claimed = await idempotency.claim(tx, claims, clock) if claims else []
+    answered: dict[OrderId, Outcome] = {
+        c.order_id: state
+        for (c, _), state in zip(keyed, claimed, strict=True)
+        if not isinstance(state, (Fresh, Resume))
+    }
+    open_ = [c for c in commands if c.order_id not in answered]
+    if open_:
+        answered |= await _place(open_, tx, clock)
+    return [answered[c.order_id] for c in commands]
 
 
 async def _place(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> dict[OrderId, Outcome]:
@@ -87,11 +100,13 @@ async def _place(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> d
         c.order_id: Told(status=201, body=_encode(announce.shown(histories[c.order_id][-1], ()))) for c in new
     }
     outcomes |= await _placed_before([c for c in commands if c.order_id not in inserted], tx)
-    told = [(c, outcome) for c in commands if isinstance(outcome := outcomes[c.order_id], Told)]
-    if told:
-        await idempotency.finish(
-            tx, [Answer(scope=c.scope, key=c.idempotency_key, status=t.status, body=t.body) for c, t in told]
-        )
+    answers = [
+        Answer(scope=c.scope, key=c.idempotency_key, status=told.status, body=told.body)
+        for c in commands
+        if c.idempotency_key is not None and isinstance(told := outcomes[c.order_id], Told)
+    ]
+    if answers:
+        await idempotency.finish(tx, answers)
     return outcomes
 
 

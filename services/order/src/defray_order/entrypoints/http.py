@@ -1,8 +1,6 @@
 """The merchant's API: place an order, look at it; and the keys that payment tokens are verified with."""
 
 import dataclasses
-import datetime as dt
-import hashlib
 from typing import Annotated, Final
 
 import msgspec
@@ -13,18 +11,17 @@ from defray_kernel.fields import AmountMinorOrZero, CurrencyCode, RequestModel, 
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Call, Edge, Reply, replayed
 from defray_kernel.idempotency import Replay
-from defray_kernel.ids import MerchantId, OrderId, parse, uuid7
-from defray_kernel.money import Money
+from defray_kernel.ids import MerchantId, OrderId, parse
 from defray_kernel.problems import Problem, ProblemKind
 from defray_order import announce
 from defray_order.announce import OrderShown
 from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Told
-from defray_order.domain import totals
-from defray_order.domain.order import OrderItem
+from defray_order.commands.wishes import FieldProblem, wish_from
 from defray_order.entrypoints.payment_token import PaymentTokens
 from defray_order.store import order_payments, order_refunds, orders, refund_requests
 
 PROBLEMS: Final = (
+    ProblemKind(code="merchant_disabled", status=403, title="The merchant places no orders at present"),
     ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
     ProblemKind(
         code="order_conflict", status=409, title="An order of other content has this merchant_order_no already"
@@ -139,37 +136,18 @@ async def _look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -
 
 
 def _command(call: Call[OrderBody]) -> PlaceOrder:
-    body, merchant = call.body, call.merchant
-    assert merchant is not None
+    assert call.merchant is not None
     assert call.idempotency_key is not None
-    if body.currency not in merchant.state.currencies:
-        raise Problem("unsupported_currency", field="currency")
-    items = tuple(
-        OrderItem(
-            sku=item.sku,
-            title=item.title,
-            quantity=item.quantity,
-            unit_amount_minor=item.unit_amount_minor,
-            discount_minor=item.discount_minor,
-        )
-        for item in body.items
-    )
-    wrong = totals.mismatch(items, body.amount_minor)
-    if wrong is not None:
-        raise Problem("amount_mismatch", field=wrong)
-    return PlaceOrder(
-        order_id=OrderId(uuid7()),
-        merchant_id=merchant.merchant_id,
-        merchant_order_no=body.merchant_order_no,
-        total=Money(minor=body.amount_minor, currency=body.currency),
-        items=items,
-        expires_in=dt.timedelta(seconds=body.expires_in_s),
-        # Of the model, not of the text: a default written out does not make another order.
-        content_hash=hashlib.sha256(body.model_dump_json().encode()).digest(),
+    wish = wish_from(
+        call.body,
+        call.merchant,
+        cause=call.cause,
         idempotency_key=call.idempotency_key,
         request_hash=call.request_hash,
-        cause=call.cause,
     )
+    if isinstance(wish, FieldProblem):
+        raise Problem(wish.code, field=wish.field)
+    return wish
 
 
 def _merchant(call: Call[None]) -> MerchantId:
