@@ -12,6 +12,7 @@ CREATE TABLE refund_request (
   state          text        NOT NULL CHECK (state IN ('REQUESTED', 'SENT', 'SUCCEEDED', 'FAILED', 'REFUSED')),
   refund_id      uuid,       -- the payment service's refund, as soon as it has told of it
   refund_seq     integer     NOT NULL DEFAULT 0 CHECK (refund_seq >= 0),  -- of its event heard last; only grows
+  grants_recalled integer    NOT NULL CHECK (grants_recalled >= 0),  -- how many grants its recall touched
   code           text        CHECK (length(code) BETWEEN 1 AND 64),
   requested_at   timestamptz NOT NULL,
   ended_at       timestamptz,

@@ -19,7 +19,7 @@ from defray_kernel.money import Money
 from defray_order import announce
 from defray_order.commands import recall_grants
 from defray_order.commands.place_order import Told
-from defray_order.commands.recall_grants import Recall
+from defray_order.commands.recall_grants import Recall, Recalled
 from defray_order.domain.order import HOLDS_MONEY, Order
 from defray_order.domain.refund_request import (
     LineShare,
@@ -152,8 +152,8 @@ async def reserving(tx: WriteTx, order_ids: Sequence[OrderId]) -> Mapping[OrderI
     return found
 
 
-async def recall(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> dict[OrderId, int]:
-    """Recall what was granted for money that goes back; returns what each order owes of it, in minor units.
+async def recall(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> dict[OrderId, Recalled]:
+    """Recall what was granted for money that goes back; returns what came of it for each order.
 
     Sums are those of all requests that reserve: after one that failed, the next recalls only what goes beyond it.
     """
@@ -170,7 +170,7 @@ async def recall(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> dict[Orde
             Recall(order_id=each.order.order_id, refunded_minor=refunded_minor, lines=lines, cause=each.cause)
         )
     done = await recall_grants.recall(recalls, tx, clock) if recalls else []
-    return {each.order.order_id: recalled.grant_debt_minor for each, recalled in zip(asked, done, strict=True)}
+    return {each.order_id: each for each in done}
 
 
 def _decide(
@@ -210,6 +210,7 @@ def _request(
         state=RequestState.REQUESTED,
         refund_id=None,
         refund_seq=0,
+        grants_recalled=0,
         code=None,
         requested_at=now,
         ended_at=None,
@@ -223,16 +224,20 @@ async def _begin(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> list[Step
     if not asked:
         return []
     now = clock.now()
-    debts = await recall([each for each in asked if each.recalls], tx, clock)
+    recalled = await recall([each for each in asked if each.recalls], tx, clock)
     steps: list[Step] = []
     for each in asked:
         kinds: list[tuple[StepKind, int | None]] = [(StepKind.ASKED, each.request.amount.minor)]
         if each.recalls:
-            kinds.append((StepKind.GRANTS_RECALLED, debts[each.order.order_id]))
+            kinds.append((StepKind.GRANTS_RECALLED, recalled[each.order.order_id].grant_debt_minor))
         kinds.append((StepKind.MONEY_ASKED, each.request.amount.minor))
         steps += [_step(each, number, kind, minor, now) for number, (kind, minor) in enumerate(kinds, start=1)]
     last = {step.request_id: step.step for step in steps}
-    written = [dataclasses.replace(each.request, version=last[each.request.request_id]) for each in asked]
+    written = []
+    for each in asked:
+        of = recalled.get(each.order.order_id)
+        version = last[each.request.request_id]
+        written.append(dataclasses.replace(each.request, version=version, grants_recalled=of.grants if of else 0))
     await refund_requests.insert(tx, written)
     await refund_requests.log(tx, steps)
     await _tell(asked, tx, now)

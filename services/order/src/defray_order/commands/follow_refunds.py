@@ -110,17 +110,19 @@ async def _record(
         raise RetryLater("the order is not known")
     live = await ask_refund.reserving(tx, [t.order_id for t in strange])
     asked = [_asked(told, locked[told.order_id], live[told.order_id]) for told in strange]
-    recalled = [a for a, t in zip(asked, strange, strict=True) if a.recalls and t.report is not RequestReport.FAILED]
-    debts = await ask_refund.recall(recalled, tx, clock)
+    ending = {told.order_id for told in strange if told.report is RequestReport.FAILED}
+    recalled = await ask_refund.recall(
+        [each for each in asked if each.recalls and each.order.order_id not in ending], tx, clock
+    )
     steps: list[Step] = []
     recorded: list[RefundRequest] = []
     for told, each in zip(strange, asked, strict=True):
-        steps.append(_step(told, each.request, StepKind.TAKEN))
         request = each.request
-        if each in recalled:
-            request = dataclasses.replace(request, version=2)
+        steps.append(_step(told, request, StepKind.TAKEN))
+        if (of := recalled.get(told.order_id)) is not None:
+            request = dataclasses.replace(request, version=2, grants_recalled=of.grants)
             step = _step(told, request, StepKind.GRANTS_RECALLED)
-            steps.append(dataclasses.replace(step, minor=debts[told.order_id]))
+            steps.append(dataclasses.replace(step, minor=of.grant_debt_minor))
         recorded.append(request)
     if recorded:
         await refund_requests.insert(tx, recorded)
@@ -144,6 +146,7 @@ def _asked(told: _Told, order: Order, live: Sequence[RefundRequest]) -> Asked:
         refund_id=told.refund_id,
         # What was heard first may be its end, which then moves it below.
         refund_seq=told.sequence if told.report is RequestReport.TAKEN else told.sequence - 1,
+        grants_recalled=0,
         code=None,
         requested_at=told.at,
         ended_at=None,
@@ -169,6 +172,8 @@ async def _apply(pairs: Sequence[tuple[_Told, RefundRequest]], tx: WriteTx, cloc
                 after = _after(told, request, to)
                 moved.append(after)
                 steps.append(_step(told, after, StepKind(told.report)))
+                if not after.reserves and after.grants_recalled:
+                    opened.append(_case(Refusal.RECALLED_IN_VAIN, told, request, clock))
             case RequestRepeated():
                 pass
             case RequestContradicted():

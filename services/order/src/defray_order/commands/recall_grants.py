@@ -21,12 +21,13 @@ class Recall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recalled:
-    """What of the recall of one order could not be had back: the order's debt, in all (minor units)."""
+    """How many grants this recall touched, and the order's debt: what could not be had back, in all (minor units)."""
 
     order_id: OrderId
+    grants: int
     grant_debt_minor: int
 
 
 async def recall(recalls: Sequence[Recall], _tx: WriteTx, _clock: Clock) -> list[Recalled]:
     """Recall in proportion, once per cumulative amount. Nothing is granted yet, so there is nothing to recall."""
-    return [Recalled(order_id=each.order_id, grant_debt_minor=0) for each in recalls]
+    return [Recalled(order_id=each.order_id, grants=0, grant_debt_minor=0) for each in recalls]

@@ -94,7 +94,8 @@ class LineWish:
 class RefundRequest:
     """One wish; `lines` add up to `amount`, except of money that did not pay the order: that has none.
 
-    `refund_seq` is the sequence of its refund's event heard last; `version` counts its steps.
+    `refund_seq` is the sequence of its refund's event heard last, `grants_recalled` how many grants its recall touched;
+    `version` counts its steps.
     """
 
     request_id: RefundRequestId
@@ -108,6 +109,7 @@ class RefundRequest:
     state: RequestState
     refund_id: RefundId | None
     refund_seq: int
+    grants_recalled: int
     code: str | None
     requested_at: dt.datetime
     ended_at: dt.datetime | None

@@ -1,12 +1,12 @@
 -- name: insert
 INSERT INTO refund_request (request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state,
-                            refund_id, refund_seq, requested_at, correlation_id, version)
+                            refund_id, refund_seq, grants_recalled, requested_at, correlation_id, version)
 SELECT r.request_id, r.order_id, r.merchant_id, r.payment_id, r.origin, r.currency, r.amount_minor, r.note, r.state,
-       r.refund_id, r.refund_seq, r.requested_at, r.correlation_id, r.version
+       r.refund_id, r.refund_seq, r.grants_recalled, r.requested_at, r.correlation_id, r.version
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[],
-            $10::uuid[], $11::integer[], $12::timestamptz[], $13::text[], $14::integer[])
+            $10::uuid[], $11::integer[], $12::integer[], $13::timestamptz[], $14::text[], $15::integer[])
   AS r (request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq,
-        requested_at, correlation_id, version)
+        grants_recalled, requested_at, correlation_id, version)
 
 -- name: insert_lines
 INSERT INTO refund_request_line (request_id, line, amount_minor, quantity)
@@ -15,21 +15,21 @@ FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::integer[]) AS l (reque
 
 -- name: live_of_orders
 -- Read under the orders' locks: nothing of these orders' requests changes until the transaction ends.
-SELECT request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq, code,
-       requested_at, ended_at, correlation_id, version
+SELECT request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq, grants_recalled,
+       code, requested_at, ended_at, correlation_id, version
 FROM refund_request
 WHERE order_id = ANY ($1::uuid[]) AND state NOT IN ('FAILED', 'REFUSED')
 
 -- name: known
 -- The requests that events name, by their own id or by their refund's.
-SELECT request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq, code,
-       requested_at, ended_at, correlation_id, version
+SELECT request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq, grants_recalled,
+       code, requested_at, ended_at, correlation_id, version
 FROM refund_request
 WHERE request_id = ANY ($1::uuid[]) OR refund_id = ANY ($2::uuid[])
 
 -- name: of_order
-SELECT request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq, code,
-       requested_at, ended_at, correlation_id, version
+SELECT request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note, state, refund_id, refund_seq, grants_recalled,
+       code, requested_at, ended_at, correlation_id, version
 FROM refund_request
 WHERE order_id = $1 AND request_id > $2
 ORDER BY request_id
