@@ -46,7 +46,7 @@ class Inbound:
 
     async def take(self, *records: Record, slowly: bool = False) -> None:
         async with self.database.transaction() as tx:
-            await InboundDoor(self.clock, nothing).take(tx, records, slowly=slowly)
+            await InboundDoor(self.clock, nothing, waits_s=60).take(tx, records, slowly=slowly)
 
     async def tick(self) -> None:
         async def caught_up() -> bool:

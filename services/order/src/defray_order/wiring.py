@@ -94,7 +94,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             directory=directory,
             consumers=(
                 _payments(database, kafka, clock, wakeup.poke),
-                inbound_consumer(database, kafka, clock, wakeup.poke),
+                inbound_consumer(settings, database, kafka, clock, wakeup.poke),
                 merchants.consumer("order", database, kafka, clock),
             ),
             relay=Relay(database, kafka),
@@ -208,9 +208,11 @@ def _payments(database: Database, kafka: Kafka, clock: Clock, after_commit: Call
     )
 
 
-def inbound_consumer(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
+def inbound_consumer(
+    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
+) -> Consumer:
     """The door that other services publish to: nothing there is parked, and nothing counts toward a stop."""
-    door = inbound.InboundDoor(clock, after_commit)
+    door = inbound.InboundDoor(clock, after_commit, waits_s=settings.inbound_merchant_wait_s)
     return Consumer(
         inbound.CONSUMER,
         "order.inbound",

@@ -20,8 +20,6 @@ from defray_order.store import inbound
 from defray_order.store.inbound import Rejected
 
 CONSUMER: Final = "inbound"
-WAITS: Final = dt.timedelta(seconds=60)
-"""How long an unknown merchant is waited for, in real time: a sandbox clock moved by a day makes no merchant known."""
 _SEEN_KEPT: Final = dt.timedelta(days=30)
 _REJECTED_KEPT: Final = dt.timedelta(days=90)
 _TIMESTAMP_MAX: Final = 4_102_444_800_000
@@ -33,10 +31,14 @@ CaughtUp = Callable[[], Awaitable[bool]]
 
 
 class InboundDoor:
-    """What the consumer does with each batch. `committed` counts and logs what was rejected, once it is."""
+    """What the consumer does with each batch. `committed` counts and logs what was rejected, once it is.
 
-    def __init__(self, clock: Clock, poke: Callable[[], None]) -> None:
-        self._clock, self._poke = clock, poke
+    `waits_s` is how long an unknown merchant is waited for, in real time: a sandbox clock that is moved by a day makes
+    no merchant known.
+    """
+
+    def __init__(self, clock: Clock, poke: Callable[[], None], *, waits_s: float) -> None:
+        self._clock, self._poke, self._waits = clock, poke, dt.timedelta(seconds=waits_s)
         self._rejected: list[Rejected] = []
 
     async def take(self, tx: WriteTx, records: Sequence[Record], *, slowly: bool) -> Applied:
@@ -47,7 +49,7 @@ class InboundDoor:
             self._singly(tx, plain) if slowly else take_inbound.handle(plain, tx, self._clock, may_wait=True)
         )
         if taken.waiting:
-            await inbound.wait(tx, taken.waiting, give_up_at=self._clock.real() + WAITS)
+            await inbound.wait(tx, taken.waiting, give_up_at=self._clock.real() + self._waits)
         await reject_inbound.handle(taken.rejected, tx, self._clock)
         self._rejected = taken.rejected
         return Applied(keys=len(records), applied=taken.used, skipped=len(records) - taken.used)
@@ -67,7 +69,7 @@ class InboundDoor:
             whole.waiting += one.waiting
             whole.rejected += one.rejected
             if one.waiting:
-                await inbound.wait(tx, one.waiting, give_up_at=self._clock.real() + WAITS)
+                await inbound.wait(tx, one.waiting, give_up_at=self._clock.real() + self._waits)
         whole.waiting = []
         return whole
 
@@ -89,7 +91,7 @@ class InboundDoor:
 def waiting_timer(
     database: Database, clock: Clock, caught_up: Callable[[], CaughtUp], poke: Callable[[], None]
 ) -> Timer:
-    """The timer that takes what waited once its merchant is known, and gives up after 60 s.
+    """The timer that takes what waited once its merchant is known, and gives up on it after a while.
 
     It gives up only when the registry's topic has been read to its end as of now: a projection that is behind, or a
     Kafka that is away, says nothing about a merchant.
