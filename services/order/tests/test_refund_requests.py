@@ -1,0 +1,346 @@
+"""Refund requests on a real database: reserved under the order's lock, answered once, whatever is told again."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from defray_kernel.contracts import payment_v1 as v1
+from defray_kernel.contracts.envelope import Cause, Event
+from defray_kernel.contracts.order_v1 import OrderRefundRequested
+from defray_kernel.db import Database
+from defray_kernel.errors import Poison, RetryLater
+from defray_kernel.idempotency import Claim, Mismatch, Replay
+from defray_kernel.ids import OrderId, PaymentId, parse, show, uuid7
+from defray_kernel.money import Money
+from defray_kernel.problems import registry
+from defray_order.announce import RefundRequestShown
+from defray_order.commands import ask_refund
+from defray_order.commands.ask_refund import AskRefund, LateMoney, Outcome
+from defray_order.commands.place_order import Told
+from defray_order.domain.refund_request import LineWish, RefundRequestId
+from defray_order.entrypoints import consumers
+from defray_order.entrypoints.refund_requests import PROBLEMS, Answers
+from defray_order.store import orders, refund_requests
+from defray_order.wiring import asking_refunds
+
+from .given import NOW
+from .test_reports import CLOCK, MERCHANT, event, mark_paid, payment, placed, reasons, state, told
+
+ANSWERS = Answers(registry(*PROBLEMS))
+
+
+async def paid(database: Database) -> tuple[OrderId, v1.PaymentSucceeded]:
+    """An order of 3.00 and the payment that paid it."""
+    order_id = await placed(database)
+    data = payment(v1.PaymentSucceeded, order_id)
+    await mark_paid(database, event(data))
+    return order_id, data
+
+
+def ask(
+    order_id: OrderId, minor: int | None = None, *, key: str | None = None, lines: Sequence[LineWish] = ()
+) -> AskRefund:
+    claim = Claim(scope="ask_refund", key=key or uuid7().hex, request_hash=repr((minor, lines)).encode().ljust(32)[:32])
+    return AskRefund(
+        key=claim,
+        request_id=RefundRequestId(uuid7()),
+        order_id=order_id,
+        merchant_id=MERCHANT,
+        amount_minor=minor,
+        lines=tuple(lines),
+        note="returned",
+        cause=Cause(correlation_id="r" * 32),
+    )
+
+
+async def submit(database: Database, *commands: AskRefund) -> list[Outcome]:
+    async with database.transaction() as tx:
+        return await ask_refund.handle(commands, tx, CLOCK, answers=ANSWERS)
+
+
+async def asked(database: Database, order_id: OrderId, minor: int) -> RefundRequestShown:
+    (outcome,) = await submit(database, ask(order_id, minor))
+    assert isinstance(outcome, Told)
+    assert outcome.status == 201, outcome.body
+    return msgspec.json.decode(outcome.body, type=RefundRequestShown)
+
+
+def refusal(outcome: Outcome) -> tuple[int, str]:
+    assert isinstance(outcome, Told)
+    return outcome.status, msgspec.json.decode(outcome.body)["code"]
+
+
+def refund(type_: type[Any], of: v1.PaymentSucceeded, amount: int, **changes: object) -> Any:  # noqa: ANN401
+    statuses = {
+        v1.RefundRequested: "REQUESTED", v1.RefundSucceeded: "SUCCEEDED",
+        v1.RefundFailed: "FAILED", v1.RefundAbnormal: "ABNORMAL",
+    }  # fmt: skip
+    facts: dict[str, Any] = {
+        "refund_id": show("rfd", uuid7()),
+        "payment_id": of.payment_id,
+        "order_id": of.order_id,
+        "merchant_id": of.merchant_id,
+        "status": statuses[type_],
+        "reason": "merchant",
+        "amount_minor": amount,
+        "currency": "CNY",
+        "channel": "wechat",
+        "refund_no": "R" * 26,
+        "requested_at": NOW,
+        "payment_refunded_minor": amount,
+        "done_at": NOW if type_ is v1.RefundSucceeded else None,
+        "failure_code": "refund_refused" if type_ is v1.RefundFailed else None,
+    }
+    return type_(**(facts | changes))
+
+
+def refused(of: v1.PaymentSucceeded, request: RefundRequestShown, code: str = "refund_window_over") -> v1.RefundRefused:
+    return v1.RefundRefused(
+        refund_request_id=request.refund_request_id,
+        payment_id=of.payment_id,
+        order_id=of.order_id,
+        merchant_id=of.merchant_id,
+        amount_minor=request.amount_minor,
+        currency="CNY",
+        code=code,
+        refused_at=NOW,
+    )
+
+
+async def hear(database: Database, data: Any, sequence: int = 1) -> None:  # noqa: ANN401 - an event's body
+    heard: Event[Any] = event(data, sequence)
+    (handle,) = [each.handle for each in consumers.SUBSCRIPTIONS if each.event is type(data)]
+    async with database.transaction() as tx:
+        await consumers.lock_orders([heard], tx)
+        await handle([heard], tx, CLOCK)
+
+
+async def requests(database: Database, order_id: OrderId) -> list[tuple[str, str, int, str | None]]:
+    async with database.read() as conn:
+        found = await refund_requests.of_order(conn, order_id, limit=100)
+    return [(each.origin, each.state, each.amount.minor, each.code) for each in found]
+
+
+async def steps(database: Database, order_id: OrderId) -> list[str]:
+    async with database.read() as conn:
+        found = await refund_requests.of_order(conn, order_id, limit=100)
+        return [step.kind for step in await refund_requests.steps(conn, [each.request_id for each in found])]
+
+
+async def test_a_request_is_reserved_grants_come_first_and_the_payment_service_is_told(database: Database) -> None:
+    order_id, of = await paid(database)
+    request = await asked(database, order_id, 100)
+    assert [step.kind for step in request.steps] == ["asked", "grants_recalled", "money_asked"]
+    assert (request.status, request.origin, request.payment_id) == ("REQUESTED", "order", of.payment_id)
+    assert await told(database) == [("order.placed.v1", 1), ("order.paid.v1", 2), ("order.refund_requested.v1", 3)]
+    async with database.read() as conn:
+        payload = await conn.fetchval("SELECT payload FROM outbox WHERE event_type = 'order.refund_requested.v1'")
+        order = (await orders.get(conn, [order_id]))[order_id]
+    data = msgspec.json.decode(payload, type=OrderRefundRequested)
+    assert (data.refund_request_id, data.refund_minor, data.refund_note) == (request.refund_request_id, 100, "returned")
+    assert (data.status, data.refund_reason, [line.amount_minor for line in data.refund_lines]) == (
+        "PAID",
+        "merchant",
+        [100],
+    )
+    assert (order.state, order.version, order.event_seq) == ("PAID", 3, 3)
+
+
+async def test_the_same_key_is_one_request(database: Database) -> None:
+    order_id, _ = await paid(database)
+    (first,) = await submit(database, ask(order_id, 100, key="k"))
+    (again,) = await submit(database, ask(order_id, 100, key="k"))
+    assert isinstance(first, Told)
+    assert again == Replay(status=201, body=first.body)
+    (other,) = await submit(database, ask(order_id, 101, key="k"))
+    assert other == Mismatch()
+    assert len(await requests(database, order_id)) == 1
+
+
+async def test_more_than_is_left_is_refused_and_what_failed_or_was_refused_is_free_again(database: Database) -> None:
+    order_id, of = await paid(database)
+    first, second = await asked(database, order_id, 200), await asked(database, order_id, 100)
+    assert refusal((await submit(database, ask(order_id, 1)))[0]) == (409, "refund_exceeds_paid")
+    await hear(database, refused(of, first))
+    await hear(database, refund(v1.RefundFailed, of, 100, refund_request_id=second.refund_request_id), 2)
+    assert await requests(database, order_id) == [
+        ("order", "REFUSED", 200, "refund_window_over"), ("order", "FAILED", 100, "refund_refused"),
+    ]  # fmt: skip
+    await asked(database, order_id, 300)
+    assert await reasons(database) == []
+
+
+async def test_an_order_that_is_not_paid_gives_nothing_back(database: Database) -> None:
+    unpaid, free = await placed(database), await placed(database, minor=0)
+    for order_id in (unpaid, free):
+        assert refusal((await submit(database, ask(order_id, 1)))[0]) == (409, "order_not_paid")
+        assert await requests(database, order_id) == []
+
+
+async def test_lines_are_reserved_too(database: Database) -> None:
+    order_id, _ = await paid(database)
+    (outcome,) = await submit(database, ask(order_id, lines=[LineWish(line=1, quantity=1)]))
+    assert isinstance(outcome, Told)
+    shown = msgspec.json.decode(outcome.body, type=RefundRequestShown)
+    assert (shown.amount_minor, shown.lines[0].quantity) == (300, 1)
+    (again,) = await submit(database, ask(order_id, lines=[LineWish(line=1, minor=1)]))
+    assert refusal(again) == (409, "refund_exceeds_line")
+    assert isinstance(again, Told)
+    assert msgspec.json.decode(again.body)["field"] == "lines[0].amount_minor"
+
+
+async def test_twenty_requests_at_once_reserve_no_more_than_was_paid(database: Database) -> None:
+    """On real locks: twenty connections, and twenty callers of two processes' group commits."""
+    order_id, _ = await paid(database)
+    outcomes = await asyncio.gather(*(submit(database, ask(order_id, 60)) for _ in range(20)))
+    assert sorted(refusal(o)[1] if o.status == 409 else "taken" for (o,) in outcomes if isinstance(o, Told)) == [
+        *["refund_exceeds_paid"] * 15, *["taken"] * 5,
+    ]  # fmt: skip
+    other, _ = await paid(database)
+    groups = [asking_refunds(database, CLOCK, None) for _ in range(2)]
+    async with asyncio.TaskGroup() as running:
+        for group in groups:
+            running.create_task(group.run())
+        answers = await asyncio.gather(*(groups[n % 2].submit(ask(other, 70)) for n in range(20)))
+        for group in groups:
+            await group.stop()
+    assert sum(isinstance(answer, Told) and answer.status == 201 for answer in answers) == 4
+    assert await requests(database, other) == [("order", "REQUESTED", 70, None)] * 4
+
+
+async def test_a_request_moves_with_its_refund_once_whatever_is_told_again(database: Database) -> None:
+    order_id, of = await paid(database)
+    request = await asked(database, order_id, 100)
+    facts = {"refund_request_id": request.refund_request_id, "refund_id": show("rfd", uuid7())}
+    tale = [
+        (refund(v1.RefundRequested, of, 100, **facts), 1),
+        (refund(v1.RefundAbnormal, of, 100, **facts), 2),
+        (refund(v1.RefundSucceeded, of, 100, **facts), 3),
+    ]
+    for upto in (1, 2, 3):
+        for data, sequence in tale[:upto]:
+            for _ in range(2):
+                await hear(database, data, sequence)
+    assert await requests(database, order_id) == [("order", "SUCCEEDED", 100, None)]
+    assert await steps(database, order_id) == [
+        "asked", "grants_recalled", "money_asked", "taken", "abnormal", "succeeded",
+    ]  # fmt: skip
+    assert (await state(database, order_id), await reasons(database)) == ("PARTIALLY_REFUNDED", [])
+
+
+async def test_an_end_that_is_heard_before_the_beginning(database: Database) -> None:
+    order_id, of = await paid(database)
+    request = await asked(database, order_id, 300)
+    facts = {"refund_request_id": request.refund_request_id, "refund_id": show("rfd", uuid7())}
+    await hear(database, refund(v1.RefundSucceeded, of, 300, **facts), 2)
+    await hear(database, refund(v1.RefundRequested, of, 300, **facts), 1)
+    assert await requests(database, order_id) == [("order", "SUCCEEDED", 300, None)]
+    assert await state(database, order_id) == "REFUNDED"
+
+
+async def test_a_refund_asked_at_the_payment_service_is_recorded_with_the_same_recall(database: Database) -> None:
+    order_id, of = await paid(database)
+    refund_id = show("rfd", uuid7())
+    for _ in range(2):
+        await hear(database, refund(v1.RefundRequested, of, 250, refund_id=refund_id), 1)
+    assert await requests(database, order_id) == [("payment", "SENT", 250, None)]
+    assert await steps(database, order_id) == ["taken", "grants_recalled"]
+    assert refusal((await submit(database, ask(order_id, 51)))[0]) == (409, "refund_exceeds_paid")
+    await hear(database, refund(v1.RefundSucceeded, of, 250, refund_id=refund_id), 2)
+    assert await requests(database, order_id) == [("payment", "SUCCEEDED", 250, None)]
+    # One whose beginning was never heard: it was under way before requests were recorded.
+    await hear(database, refund(v1.RefundSucceeded, of, 50, payment_refunded_minor=300), 2)
+    assert (await requests(database, order_id))[1:] == [("payment", "SUCCEEDED", 50, None)]
+    assert await state(database, order_id) == "REFUNDED"
+    assert "order.refund_requested.v1" not in dict(await told(database))
+
+
+async def test_a_race_at_both_doors_is_decided_by_the_payment_service(database: Database) -> None:
+    order_id, of = await paid(database)
+    here = await asked(database, order_id, 300)
+    await hear(database, refund(v1.RefundRequested, of, 200), 1)
+    await hear(database, refused(of, here, "refund_exceeds_paid"))
+    assert await requests(database, order_id) == [
+        ("order", "REFUSED", 300, "refund_exceeds_paid"), ("payment", "SENT", 200, None),
+    ]  # fmt: skip
+    await asked(database, order_id, 100)
+
+
+async def test_money_that_goes_back_by_rule_is_no_request(database: Database) -> None:
+    order_id, _ = await paid(database)
+    second = payment(v1.PaymentDuplicate, order_id)
+    await hear(database, refund(v1.RefundRequested, second, 300, reason="duplicate"), 1)
+    assert await requests(database, order_id) == []
+    # The merchant's own refund of money that never paid the order is one, without recall and without a claim on the order.
+    await hear(database, refund(v1.RefundRequested, second, 300), 1)
+    assert await requests(database, order_id) == [("payment", "SENT", 300, None)]
+    assert await steps(database, order_id) == ["taken"]
+    await asked(database, order_id, 300)
+
+
+async def test_late_money_is_asked_back_once(database: Database) -> None:
+    order_id = await placed(database)
+    late = payment(v1.PaymentPaidLate, order_id, status="PAID_LATE")
+    wish = LateMoney(
+        order_id=order_id,
+        payment_id=PaymentId(parse("pay", late.payment_id)),
+        amount=Money(minor=300, currency="CNY"),
+        cause=Cause(correlation_id="r" * 32, causation_id="late"),
+    )
+    for _ in range(2):
+        async with database.transaction() as tx:
+            await ask_refund.late_money([wish], tx, CLOCK)
+    assert await requests(database, order_id) == [("late_money", "REQUESTED", 300, None)]
+    assert await steps(database, order_id) == ["asked", "money_asked"]
+    async with database.read() as conn:
+        payload = await conn.fetchval("SELECT payload FROM outbox WHERE event_type = 'order.refund_requested.v1'")
+        request = (await refund_requests.of_order(conn, order_id, limit=1))[0]
+    data = msgspec.json.decode(payload, type=OrderRefundRequested)
+    assert (data.refund_reason, data.refund_payment_id, data.refund_lines) == ("late_money", late.payment_id, [])
+    facts = {"refund_request_id": show("rrq", request.request_id), "reason": "late"}
+    await hear(database, refund(v1.RefundSucceeded, late, 300, **facts), 2)
+    assert await requests(database, order_id) == [("late_money", "SUCCEEDED", 300, None)]
+    assert (await state(database, order_id), await reasons(database)) == ("PLACED", [])
+
+
+async def test_what_does_not_fit_opens_one_case_and_moves_nothing(database: Database) -> None:
+    order_id, of = await paid(database)
+    request = await asked(database, order_id, 100)
+    facts = {"refund_request_id": request.refund_request_id, "refund_id": show("rfd", uuid7())}
+    for _ in range(2):
+        await hear(database, refund(v1.RefundRequested, of, 99, **facts), 1)
+    assert (await requests(database, order_id), await reasons(database)) == (
+        [("order", "REQUESTED", 100, None)],
+        ["refund_differs"],
+    )
+    await hear(database, refused(of, request))
+    await hear(database, refund(v1.RefundFailed, of, 100, **facts), 3)
+    assert (await requests(database, order_id))[0][1] == "REFUSED"
+    assert await reasons(database) == ["refund_contradicts", "refund_differs"]
+
+
+async def test_what_is_not_known_waits_or_is_poison(database: Database) -> None:
+    order_id, of = await paid(database)
+    with pytest.raises(Poison):
+        await hear(database, refund(v1.RefundRequested, of, 1, refund_request_id=show("rrq", uuid7())), 1)
+    with pytest.raises(Poison):
+        await hear(database, refund(v1.RefundRequested, of, 1, refund_request_id="rrq_1"), 1)
+    strange = payment(v1.PaymentSucceeded, OrderId(uuid7()))
+    with pytest.raises(RetryLater):
+        await hear(database, refund(v1.RefundRequested, strange, 1), 1)
+    assert await requests(database, order_id) == []
+
+
+async def test_the_running_role_cannot_rewrite_what_was_done(database: Database) -> None:
+    order_id, _ = await paid(database)
+    await asked(database, order_id, 100)
+    async with database.read() as conn:
+        rights = await conn.fetch(
+            "SELECT t, p FROM unnest(ARRAY['refund_request_step', 'refund_request_line', 'refund_request']) t,"
+            " unnest(ARRAY['UPDATE', 'DELETE']) p WHERE has_table_privilege(t, p)"
+        )
+        amount = await conn.fetchval("SELECT has_column_privilege('refund_request', 'amount_minor', 'UPDATE')")
+    assert (list(rights), amount) == ([], False)
