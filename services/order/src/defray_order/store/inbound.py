@@ -24,7 +24,7 @@ HEADERS_BYTES_MAX: Final = 128 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownMerchant:
-    """A merchant of the projection; `state` only of an active one."""
+    """A merchant of the projection; `state` is None when it could not be read."""
 
     merchant_id: MerchantId
     state: MerchantState | None
@@ -71,7 +71,7 @@ async def merchants(conn: ReadConn, merchant_ids: Sequence[MerchantId]) -> dict[
     return {
         MerchantId(row["merchant_id"]): KnownMerchant(
             merchant_id=MerchantId(row["merchant_id"]),
-            state=msgspec.json.decode(row["state"], type=MerchantState) if row["status"] == "ACTIVE" else None,
+            state=None if row["status"] == "UNREADABLE" else msgspec.json.decode(row["state"], type=MerchantState),
         )
         for row in await conn.fetch(Q.merchants, merchant_ids)
     }
