@@ -132,7 +132,7 @@ async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome])
     apis: list[wiring.Declares] = [
         OrderExport(database),
         OrderList(database=database, envelope=envelope, vault=vault),
-        OrdersApi(database, placing, tokens),
+        OrdersApi(database, placing, tokens, vault),
         BuyersApi(database, vault, clock),
         RefundRequestsApi(database=database, asking=asking),
     ]

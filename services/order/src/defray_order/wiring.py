@@ -76,7 +76,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 [
                     OrderExport(database),
                     OrderList(database=database, envelope=envelope, vault=vault),
-                    OrdersApi(database, committing, tokens),
+                    OrdersApi(database, committing, tokens, vault),
                     BuyersApi(database, vault, clock),
                     RefundRequestsApi(database=database, asking=asking),
                 ],

@@ -1,15 +1,15 @@
 """Keep buyers: each sealed with a key of its own that the data key wraps, found by digests under a key that never leaves."""
 
+import dataclasses
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from defray_kernel.crypto import Envelope, hmac_sha256
-from defray_kernel.db import Database, ReadConn, WriteTx
+from defray_kernel.db import Database, ReadConn
 from defray_kernel.ids import MerchantId, OrderId, show
+from defray_order.commands.place_order import PlaceOrder
 from defray_order.domain.buyer import Buyer, LookUp
 from defray_order.domain.seals import buyer_context, buyer_key_context, made_key_context
 from defray_order.store import buyers
@@ -20,15 +20,6 @@ _KEY_BYTES: Final = 32
 _OWN: Final = "own"  # key id of a buyer's own key: it has no successor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeepBuyer:
-    """Whose order is for whom."""
-
-    order_id: OrderId
-    merchant_id: MerchantId
-    buyer: Buyer
-
-
 class BuyerVault:
     """Seals, opens and digests. The index key is made once for the schema, by whichever process needs it first."""
 
@@ -36,11 +27,19 @@ class BuyerVault:
         self._database, self._envelope = database, envelope
         self._index_key: bytes | None = None
 
-    async def keep(self, commands: Sequence[KeepBuyer], tx: WriteTx) -> None:
-        """Insert the buyers of new orders, in the transaction that placed them."""
-        if commands:
-            key = await self._index()
-            await buyers.keep(tx, [self._sealed(command, key) for command in commands])
+    async def sealed_into(self, command: PlaceOrder, buyer: Buyer) -> PlaceOrder:
+        """The same command with its buyer sealed, and its hashes over both.
+
+        The hashes are keyed: they are kept for long beside the order's own content, and by plain ones a telephone
+        number could be guessed.
+        """
+        index_key, plain = await self._index(), msgspec.json.encode(buyer)
+        return dataclasses.replace(
+            command,
+            content_hash=hmac_sha256(index_key, b"content\0" + command.content_hash + plain),
+            request_hash=hmac_sha256(index_key, b"request\0" + command.request_hash),
+            buyer=self._sealed(command, buyer, index_key),
+        )
 
     async def show(self, conn: ReadConn, order_id: OrderId) -> tuple[SealedBuyer, Buyer | None] | None:
         """The order's buyer as kept, and in the clear unless erased; None when it has none. Raises CannotOpen."""
@@ -55,20 +54,14 @@ class BuyerVault:
         """What orders of this merchant's buyer are found by; `value` in its normal form."""
         return _digest(await self._index(), merchant_id, kind, value)
 
-    async def blind(self, hash_: bytes) -> bytes:
-        """A keyed form of a hash over content with a buyer in it: by the plain one a phone number could be guessed."""
-        return hmac_sha256(await self._index(), b"content\0" + hash_)
-
-    def _sealed(self, command: KeepBuyer, index_key: bytes) -> SealedBuyer:
+    def _sealed(self, command: PlaceOrder, buyer: Buyer, index_key: bytes) -> SealedBuyer:
         key, order_id = os.urandom(_KEY_BYTES), command.order_id
-        plain = msgspec.json.encode(command.buyer)
         return SealedBuyer(
             order_id=order_id,
-            enciphered=Envelope({_OWN: key}, _OWN).seal(plain, buyer_context(order_id)),
+            enciphered=Envelope({_OWN: key}, _OWN).seal(msgspec.json.encode(buyer), buyer_context(order_id)),
             key_sealed=self._envelope.seal(key, buyer_key_context(order_id)),
             digests={
-                kind: _digest(index_key, command.merchant_id, kind, value)
-                for kind, value in command.buyer.look_ups().items()
+                kind: _digest(index_key, command.merchant_id, kind, value) for kind, value in buyer.look_ups().items()
             },
         )
 

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import msgspec
@@ -13,11 +14,15 @@ from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import WriteTx
 from defray_kernel.idempotency import Answer, Claim, Claimed, Fresh, Resume
-from defray_kernel.ids import MerchantId, OrderId, show
+from defray_kernel.ids import MerchantId, OrderId
 from defray_kernel.money import Money
 from defray_order import announce
+from defray_order.commands import apply_reports
+from defray_order.commands.effects import Move
+from defray_order.commands.told import Told
 from defray_order.domain.order import Moved, Order, OrderItem, OrderState, Report, Reported, decide
-from defray_order.store import order_payments, orders
+from defray_order.store import buyers, order_payments, orders
+from defray_order.store.buyers import SealedBuyer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class PlaceOrder:
     idempotency_key: str | None
     request_hash: bytes
     cause: Cause
+    buyer: SealedBuyer | None = None
 
     @property
     def scope(self) -> str:
@@ -50,19 +56,16 @@ class PlaceOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """The answer as it was stored: status 201 for a new order, 200 for one placed before under another key."""
-
-    status: int
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
     """The merchant's number is taken by an order of other content."""
 
 
-Outcome: TypeAlias = Told | Conflict | Claimed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled:
+    """Somebody asked to end the order of this number before it came: it never comes to life."""
+
+
+Outcome: TypeAlias = Told | Conflict | Cancelled | Claimed
 
 
 def serial_keys(command: PlaceOrder) -> list[str]:
@@ -96,6 +99,10 @@ async def _place(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> d
     inserted = await orders.insert(tx, latest, [c.content_hash for c in commands])
     new = [c for c in commands if c.order_id in inserted]
     await _tell(new, histories, tx, now)
+    await _follow(new, histories, tx, clock)
+    kept = [c.buyer for c in new if c.buyer is not None]
+    if kept:
+        await buyers.keep(tx, kept)
     outcomes: dict[OrderId, Outcome] = {
         c.order_id: Told(status=201, body=_encode(announce.shown(histories[c.order_id][-1], ()))) for c in new
     }
@@ -137,29 +144,42 @@ async def _tell(
     """Log every state and announce it."""
     transitions, events = [], []
     for command in commands:
-        before: OrderState | None = None
+        before: Order | None = None
         for order in histories[command.order_id]:
+            event = apply_reports.event_of(before, order, command.cause, now)
             transitions.append(
                 orders.Transition(
                     order_id=order.order_id,
                     version=order.version,
-                    before=before,
+                    before=None if before is None else before.state,
                     after=order.state,
                     report=None if before is None else Report.NOTHING_DUE,
                     at=now,
                     cause=command.cause,
+                    event_id=event.id,
+                    event_type=event.type,
                 )
             )
-            data = announce.for_state(order)
-            assert data is not None
-            key = show("ord", order.order_id)
-            events.append(
-                outbox.event(data, key=key, aggregate_id=key, sequence=order.event_seq, cause=command.cause, at=now)
-            )
-            before = order.state
+            events.append(event)
+            before = order
     if transitions:
         await orders.log_transitions(tx, transitions)
         await outbox.append(tx, events)
+
+
+async def _follow(
+    commands: Sequence[PlaceOrder], histories: dict[OrderId, list[Order]], tx: WriteTx, clock: Clock
+) -> None:
+    """What follows from being paid at once."""
+    moves = [
+        Move(before=before, after=after, report=Report.NOTHING_DUE, cause=command.cause)
+        for command in commands
+        for before, after in pairwise(histories[command.order_id])
+    ]
+    if moves:
+        moved = await apply_reports.carry_out(await apply_reports.consequences(moves, tx, clock), tx, clock)
+        for order_id, order in moved.items():
+            histories[order_id].append(order)
 
 
 async def _placed_before(commands: Sequence[PlaceOrder], tx: WriteTx) -> dict[OrderId, Outcome]:
@@ -168,9 +188,12 @@ async def _placed_before(commands: Sequence[PlaceOrder], tx: WriteTx) -> dict[Or
         return {}
     taken = await orders.by_numbers(tx, [c.number for c in commands])
     same = {c.order_id: taken[c.number][0] for c in commands if taken[c.number][1] == c.content_hash}
+    ended = {c.order_id for c in commands if taken[c.number][1] == orders.NEVER_PLACED}
     existing = await orders.get(tx, list(same.values())) if same else {}
     payments = await order_payments.of_orders(tx, list(same.values())) if same else []
-    outcomes: dict[OrderId, Outcome] = {c.order_id: Conflict() for c in commands}
+    outcomes: dict[OrderId, Outcome] = {
+        c.order_id: Cancelled() if c.order_id in ended else Conflict() for c in commands
+    }
     for wished, order_id in same.items():
         of_order = [p for p in payments if p.order_id == order_id]
         outcomes[wished] = Told(status=200, body=_encode(announce.shown(existing[order_id], of_order)))

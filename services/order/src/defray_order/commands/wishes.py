@@ -79,6 +79,8 @@ def wish_from(
         return FieldProblem(
             code="merchant_disabled", field="merchant_id", reason="the merchant places no orders at present"
         )
+    if state.suspended:
+        return FieldProblem(code="merchant_suspended", field="merchant_id", reason="the merchant is suspended")
     if body.currency not in state.currencies:
         return FieldProblem(code="unsupported_currency", field="currency", reason="the merchant does not sell in it")
     items = tuple(

@@ -95,6 +95,14 @@ class BuyersApi:
         return Reply(content=ErasureShown(orders=erased.orders, complete=erased.complete))
 
 
+def checked(body: BuyerBody) -> Buyer:
+    """The buyer of an order's body. Raises Problem, naming the field."""
+    found = buyer.read(name=body.name, email=body.email, phone=body.phone, customer_ref=body.customer_ref)
+    if isinstance(found, WrongField):
+        raise Problem("invalid_field", field=f"buyer.{found.field}" if found.field else "buyer", detail=found.reason)
+    return found
+
+
 async def shown(database: Database, vault: BuyerVault, order: str, merchant_id: MerchantId | None) -> BuyerShown:
     """The buyer of an order, of this merchant's if one is named. Raises Problem `not_found`, also for one without."""
     try:

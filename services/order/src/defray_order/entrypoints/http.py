@@ -15,13 +15,16 @@ from defray_kernel.ids import MerchantId, OrderId, parse
 from defray_kernel.problems import Problem, ProblemKind
 from defray_order import announce
 from defray_order.announce import OrderShown
+from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Told
 from defray_order.commands.wishes import FieldProblem, wish_from
+from defray_order.entrypoints.buyers import BuyerBody, checked
 from defray_order.entrypoints.payment_token import PaymentTokens
 from defray_order.store import order_payments, order_refunds, orders, refund_requests
 
 PROBLEMS: Final = (
     ProblemKind(code="merchant_disabled", status=403, title="The merchant places no orders at present"),
+    ProblemKind(code="merchant_suspended", status=403, title="The merchant is suspended; it places no orders"),
     ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
     ProblemKind(
         code="order_conflict", status=409, title="An order of other content has this merchant_order_no already"
@@ -49,6 +52,7 @@ class OrderBody(RequestModel):
     amount_minor: AmountMinorOrZero
     items: Annotated[tuple[ItemBody, ...], Field(min_length=1, max_length=100, strict=False)]
     expires_in_s: Annotated[int, Field(ge=60, le=7 * 24 * 3600)] = 7200
+    buyer: BuyerBody | None = None
 
 
 class KeySet(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +64,10 @@ class KeySet(msgspec.Struct, frozen=True, kw_only=True):
 class OrdersApi:
     """Handlers of the public port."""
 
-    def __init__(self, database: Database, placing: GroupCommit[PlaceOrder, Outcome], tokens: PaymentTokens) -> None:
-        self._database, self._placing, self._tokens = database, placing, tokens
+    def __init__(
+        self, database: Database, placing: GroupCommit[PlaceOrder, Outcome], tokens: PaymentTokens, vault: BuyerVault
+    ) -> None:
+        self._database, self._placing, self._tokens, self._vault = database, placing, tokens, vault
 
     def declare(self, edge: Edge) -> None:
         """Add the routes."""
@@ -83,7 +89,10 @@ class OrdersApi:
 
     async def place(self, call: Call[OrderBody]) -> Reply:
         """Check what the database need not be asked for, then wait for the commit."""
-        outcome = await self._placing.submit(_command(call))
+        command = _command(call)
+        if call.body.buyer is not None:
+            command = await self._vault.sealed_into(command, checked(call.body.buyer))
+        outcome = await self._placing.submit(command)
         match outcome:
             case Told(status=status, body=body):
                 return Reply(status=status, content=self._with_token(body))
