@@ -130,7 +130,7 @@ def _body(value: bytes | None, data_class: type[R]) -> R:
     try:
         tree = strict_json.loads(value)
     except strict_json.MalformedJson as error:
-        raise Unusable("malformed_json", _malformed_field(value), error.detail) from None
+        raise Unusable("malformed_json", malformed_field(value), error.detail) from None
     return _checked(tree, data_class)
 
 
@@ -188,7 +188,7 @@ class _Broken(str):  # noqa: SLOT000 - marks a place in a tree that is looked at
     """What strict reading refuses, where a tolerant reader met it."""
 
 
-def _malformed_field(raw: bytes) -> str:
+def malformed_field(raw: bytes) -> str:
     """Where strict JSON ends, for the publisher's eyes: the path of what is refused; `value` when it cannot be told."""
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Final
 from defray_kernel import outbox, redaction
 from defray_kernel.clock import Clock
 from defray_kernel.db import WriteTx
+from defray_kernel.ids import show, uuid7
 from defray_kernel.outbox import OutboxRecord
 from defray_kernel.parking import ParkedRecord
 from defray_order.store import inbound
@@ -19,7 +20,13 @@ DEAD_LETTERS: Final = "dlq.order.inbound"
 async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock) -> None:
     """Keep them, and tell of them through the outbox, in the caller's transaction."""
     if rejected:
-        kept = [_without_cards(each) for each in rejected]
+        # Their ids follow the log, so that whoever redrives them in that order keeps each key's.
+        in_order = sorted(rejected, key=lambda each: (each.record.topic, each.record.partition, each.record.offset))
+        ids = sorted(uuid7() for _ in rejected)
+        kept = [
+            _without_cards(dataclasses.replace(each, rejected_id=rejected_id))
+            for each, rejected_id in zip(in_order, ids, strict=True)
+        ]
         await inbound.reject(tx, kept, clock.real())
         await outbox.append_records(tx, [_dead_letter(each) for each in kept])
 
@@ -59,7 +66,7 @@ def _dead_letter(rejected: Rejected) -> OutboxRecord:
         "x-reason": rejected.reason,
         "x-field": rejected.field,
         "x-detail": rejected.detail,
-        "x-rejected-id": f"rej_{rejected.rejected_id.hex}",
+        "x-rejected-id": show("rej", rejected.rejected_id),
         "x-truncated": "true" if rejected.withheld or len(value) > outbox.PAYLOAD_BYTES_MAX else "false",
     }
     kept = list(record.headers)

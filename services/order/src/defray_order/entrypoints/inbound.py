@@ -83,7 +83,8 @@ class InboundDoor:
         except Exception as error:
             if is_transient(error):
                 raise
-            _log.error("inbound_record_fails", offset=record.offset, partition=record.partition, exc_info=error)
+            # A fault of ours, whatever the record: it pages, and once it is mended all of them are redriven.
+            _log.critical("inbound_record_fails", offset=record.offset, partition=record.partition, exc_info=error)
             unusable = Unusable("internal", "value", f"{type(error).__name__} on our side")
             return Taken(rejected=[take_inbound.rejected(record, unusable)])
 

@@ -4,7 +4,7 @@ import argparse
 import base64
 import datetime as dt
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from defray_order.store.inbound import RejectedRow
 
 VERB: Final = "inbound"
 _PAGE: Final = 100
+_ALL_MAX: Final = 10_000
 _STATES: Final = ("OPEN", "REDRIVEN", "DISMISSED")
 _FILTERS: Final = frozenset({"state", "reason", "after"})
 
@@ -57,6 +58,19 @@ class RejectedPage(msgspec.Struct, frozen=True, kw_only=True):
     """Rejected requests, oldest first, at most 100; ask again with `after` = the last id for the next."""
 
     data: list[RejectedShown]
+
+
+class RedrivenShown(msgspec.Struct, frozen=True, kw_only=True):
+    """How many were tried again, and how many of them were used this time."""
+
+    tried: int
+    redriven: int
+
+
+class Reason(RequestModel):
+    """Why they were rejected, such as `internal` after a fault of ours is mended."""
+
+    reason: Annotated[str, Text(64)]
 
 
 class Dismissal(RequestModel):
@@ -103,6 +117,22 @@ class InboundDesk:
             ended = await redrive_inbound.redrive(command, tx, self._clock)
         return await self._after(ended, command)
 
+    async def redrive_all(self, reason: str, actor: str) -> RedrivenShown:
+        """Try all that are open for this reason again, oldest first, each in a transaction of its own; at most 10,000."""
+        redriven, tried, after = 0, 0, UUID(int=0)
+        while tried < _ALL_MAX:
+            async with self._database.read() as conn:
+                rows = await inbound.list_rejected(conn, after=after, state="OPEN", reason=reason, limit=_PAGE)
+            for row in rows:
+                async with self._database.transaction() as tx:
+                    command = EndRejected(rejected_id=row.rejected_id, actor=actor)
+                    redriven += await redrive_inbound.redrive(command, tx, self._clock) is Ended.REDRIVEN
+            tried += len(rows)
+            if len(rows) < _PAGE:
+                break
+            after = rows[-1].rejected_id
+        return RedrivenShown(tried=tried, redriven=redriven)
+
     async def dismiss(self, command: EndRejected) -> RejectedShown:
         """Give it up."""
         async with self._database.transaction() as tx:
@@ -127,6 +157,8 @@ class InboundApi:
         base = "/internal/v1/inbound/rejected"
         edge.route("GET", base, self.page, summary="Requests of others that could not be used",
                    response=RejectedPage, auth="operator", scope="viewer")  # fmt: skip
+        edge.route("POST", f"{base}/redrive", self.redrive_all, summary="Try all of one reason again",
+                   request=Reason, response=RedrivenShown, auth="operator", scope="operator")  # fmt: skip
         edge.route("GET", f"{base}/{{rejected_id}}", self.show, summary="Show a rejected request with its value",
                    response=RejectedShown, auth="operator", scope="operator")  # fmt: skip
         edge.route("POST", f"{base}/{{rejected_id}}/redrive", self.redrive, summary="Try a rejected request again",
@@ -146,6 +178,11 @@ class InboundApi:
         """Try again."""
         return Reply(content=await self._desk.redrive(_command(call)))
 
+    async def redrive_all(self, call: Call[Reason]) -> Reply:
+        """Try again what one mended cause has kept out."""
+        assert call.operator is not None
+        return Reply(content=await self._desk.redrive_all(call.body.reason, call.operator.subject))
+
     async def dismiss(self, call: Call[Dismissal]) -> Reply:
         """Give up."""
         return Reply(content=await self._desk.dismiss(_command(call, call.body.note)))
@@ -158,6 +195,9 @@ def declare_verb(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--state", default="OPEN", choices=_STATES)
     for name in ("reason", "after"):
         listing.add_argument(f"--{name}")
+    everything = acts.add_parser("redrive-all")
+    everything.add_argument("--reason", required=True)
+    everything.add_argument("--actor", required=True)
     for name in ("show", "redrive", "dismiss"):
         act = acts.add_parser(name)
         act.add_argument("rejected_id")
@@ -178,10 +218,12 @@ async def run_verb(desk: InboundDesk, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _act(desk: InboundDesk, arguments: argparse.Namespace) -> list[RejectedShown]:
+async def _act(desk: InboundDesk, arguments: argparse.Namespace) -> Sequence[RejectedShown | RedrivenShown]:
     if arguments.act == "list":
         given = {name: getattr(arguments, name) for name in _FILTERS if getattr(arguments, name) is not None}
         return (await desk.page(given)).data
+    if arguments.act == "redrive-all":
+        return [await desk.redrive_all(arguments.reason, arguments.actor)]
     rejected_id = read_id(arguments.rejected_id)
     if arguments.act == "show":
         return [await desk.show(rejected_id)]
