@@ -180,6 +180,22 @@ async def test_an_order_that_is_not_paid_gives_nothing_back(database: Database) 
         assert await requests(database, order_id) == []
 
 
+async def test_an_order_has_no_end_of_requests(database: Database) -> None:
+    order_id, of = await paid(database)
+    async with database.transaction() as tx:
+        await tx.execute(
+            "INSERT INTO refund_request (request_id, order_id, merchant_id, payment_id, origin, currency, amount_minor, note,"
+            " state, grants_recalled, code, requested_at, ended_at, correlation_id, version)"
+            " SELECT gen_random_uuid(), $1, $2, $3, 'order', 'CNY', 1, 'n', 'REFUSED', 0, 'c', $4, $4, 'c', 1"
+            " FROM generate_series(1, 1000)",
+            order_id,
+            MERCHANT,
+            parse("pay", of.payment_id),
+            NOW,
+        )
+    assert refusal((await submit(database, ask(order_id, 1)))[0]) == (409, "too_many_refunds")
+
+
 async def test_lines_are_reserved_too(database: Database) -> None:
     order_id, _ = await paid(database)
     (outcome,) = await submit(database, ask(order_id, lines=[LineWish(line=1, quantity=1)]))

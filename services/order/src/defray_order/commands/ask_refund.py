@@ -18,10 +18,11 @@ from defray_kernel.ids import MerchantId, OrderId, PaymentId, show, uuid7
 from defray_kernel.money import Money
 from defray_order import announce
 from defray_order.commands import recall_grants
-from defray_order.commands.place_order import Told
 from defray_order.commands.recall_grants import Recall, Recalled
+from defray_order.commands.told import Told
 from defray_order.domain.order import HOLDS_MONEY, Order
 from defray_order.domain.refund_request import (
+    REQUESTS_MAX,
     LineShare,
     LineWish,
     Origin,
@@ -102,11 +103,12 @@ async def handle(commands: Sequence[AskRefund], tx: WriteTx, clock: Clock, *, an
     open_ = [c for c, state in zip(commands, claimed, strict=True) if isinstance(state, (Fresh, Resume))]
     locked = await orders.get_for_update(tx, [c.order_id for c in open_]) if open_ else {}
     live = await reserving(tx, list(locked))
+    counts = await refund_requests.counts(tx, list(locked))
     told: dict[RefundRequestId, Told] = {}
     asked: list[Asked] = []
     for command in open_:
         order, before = locked[command.order_id], live[command.order_id]
-        request = _decide(command, order, before, clock.now())
+        request = _decide(command, order, before, counts.get(order.order_id, 0), clock.now())
         if isinstance(request, RequestRefused):
             status, body = answers.refusal(request, command.cause.correlation_id)
             told[command.request_id] = Told(status=status, body=body)
@@ -174,10 +176,12 @@ async def recall(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> dict[Orde
 
 
 def _decide(
-    command: AskRefund, order: Order, live: Sequence[RefundRequest], now: dt.datetime
+    command: AskRefund, order: Order, live: Sequence[RefundRequest], requests: int, now: dt.datetime
 ) -> RefundRequest | RequestRefused:
     if order.state not in HOLDS_MONEY or order.payment_id is None:
         return RequestRefused(code=RefundRefusal.ORDER_NOT_PAID)
+    if requests >= REQUESTS_MAX:
+        return RequestRefused(code=RefundRefusal.TOO_MANY_REFUNDS)
     of = account(order, live)
     if command.amount_minor is not None:
         shares = allot_amount(of, command.amount_minor)

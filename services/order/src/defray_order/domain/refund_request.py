@@ -27,6 +27,9 @@ class RequestState(StrEnum):
     REFUSED = "REFUSED"
 
 
+REQUESTS_MAX: Final = 1000
+"""So many requests an order may have, whatever becomes of them; no channel takes more refunds of a payment."""
+
 ENDED: Final = frozenset({RequestState.SUCCEEDED, RequestState.FAILED, RequestState.REFUSED})
 
 
@@ -57,6 +60,7 @@ class RefundRefusal(StrEnum):
     REFUND_OF_NOTHING = "refund_of_nothing"
     LINE_UNKNOWN = "line_unknown"
     LINE_REPEATED = "line_repeated"
+    TOO_MANY_REFUNDS = "too_many_refunds"
 
 
 class StepKind(StrEnum):

@@ -19,7 +19,7 @@ from defray_kernel.problems import Problem, ProblemKind, Problems
 from defray_order import announce
 from defray_order.announce import RefundRequestShown
 from defray_order.commands.ask_refund import AskRefund, Outcome
-from defray_order.commands.place_order import Told
+from defray_order.commands.told import Told
 from defray_order.domain.refund_request import LineWish, RefundRefusal, RefundRequest, RefundRequestId, RequestRefused
 from defray_order.store import orders, refund_requests
 
@@ -33,6 +33,7 @@ PROBLEMS: Final = (
     ProblemKind(
         code=RefundRefusal.REFUND_EXCEEDS_LINE, status=409, title="More than what is left of the line cannot go back"
     ),
+    ProblemKind(code=RefundRefusal.TOO_MANY_REFUNDS, status=409, title="The order has had too many refund requests"),
     ProblemKind(code=RefundRefusal.REFUND_OF_NOTHING, status=422, title="The named lines cost nothing"),
     ProblemKind(code=RefundRefusal.LINE_UNKNOWN, status=422, title="The order has no such line"),
     ProblemKind(code=RefundRefusal.LINE_REPEATED, status=422, title="The line is named twice"),

@@ -71,6 +71,12 @@ async def of_order(conn: ReadConn, order_id: OrderId, *, after: UUID = FIRST, li
     return await _with_lines(conn, await conn.fetch(Q.of_order, order_id, after, limit))
 
 
+async def counts(tx: WriteTx, order_ids: Sequence[OrderId]) -> dict[OrderId, int]:
+    """How many requests each order has had, whatever became of them; orders without any are left out."""
+    rows = await tx.fetch(Q.counts, order_ids) if order_ids else []
+    return {OrderId(row["order_id"]): row["requests"] for row in rows}
+
+
 async def late_payments(tx: WriteTx, payment_ids: Sequence[PaymentId]) -> set[PaymentId]:
     """Which of these payments were asked back as late money."""
     return {PaymentId(row["payment_id"]) for row in await tx.fetch(Q.late_payments, payment_ids)}

@@ -41,6 +41,9 @@ FROM refund_request_line
 WHERE request_id = ANY ($1::uuid[])
 ORDER BY request_id, line
 
+-- name: counts
+SELECT order_id, count(*) AS requests FROM refund_request WHERE order_id = ANY ($1::uuid[]) GROUP BY order_id
+
 -- name: late_payments
 SELECT payment_id FROM refund_request WHERE payment_id = ANY ($1::uuid[]) AND origin = 'late_money'
 
