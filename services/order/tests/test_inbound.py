@@ -13,11 +13,12 @@ import pytest
 import pytest_asyncio
 
 from defray_kernel import outbox, timers
-from defray_kernel.clock import ManualClock
+from defray_kernel.clock import ManualClock, SystemClock
 from defray_kernel.contracts.order_v1 import OrderPlaced
 from defray_kernel.db import Database
 from defray_kernel.errors import Unavailable
 from defray_kernel.parking import Record
+from defray_order import wiring
 from defray_order.entrypoints import inbound as door
 from defray_order.entrypoints.inbound import InboundDoor
 from defray_order.store import inbound
@@ -26,7 +27,7 @@ from defray_sandbox.stack.provision import ProvisionedDatabase
 
 from .asking import cancel, changed, know, record, request
 from .given import NOW
-from .running import Shop, shop
+from .running import Shop, running, shop
 
 SCOPES = ["orders:read", "orders:write"]
 
@@ -277,6 +278,56 @@ async def test_ids_are_forgotten_after_thirty_days_and_rejected_records_after_ni
     assert await ours.count("inbound_rejected") == 0
 
 
-def test_a_cancel_names_its_order_by_the_merchants_number() -> None:
-    body = cancel(shop("one").merchant_id, "n-1", by="customer")
-    assert record(body, type_="order.cancel_requested.v1").key == f"{body['merchant_id']}/n-1".encode()
+async def test_a_cancel_ends_the_order_of_its_number_in_the_same_batch_or_later(ours: Inbound) -> None:
+    merchant, type_ = ours.shop.merchant_id, "order.cancel_requested.v1"
+    await ours.take(
+        record(request(merchant, "n-1")),
+        record(cancel(merchant, "n-1", by="customer", reason="changed their mind"), type_=type_),
+        record(request(merchant, "n-2")),
+    )
+    assert await ours.states() == {"n-1": "CLOSING", "n-2": "PLACED"}
+    again = record(cancel(merchant, "n-2"), type_=type_)
+    await ours.take(again, again)
+    await ours.take(again, record(cancel(merchant, "n-1"), type_=type_))
+    assert await ours.states() == {"n-1": "CLOSING", "n-2": "CLOSING"}
+    assert await ours.rejected() == []
+    told = [headers["ce_type"] for headers, _ in await ours.told("order.order.events.v1")]
+    assert sorted(told) == [b"order.closing.v1"] * 2 + [b"order.placed.v1"] * 2
+
+
+async def test_a_cancel_that_comes_first_keeps_the_order_from_coming_to_life(ours: Inbound) -> None:
+    merchant = ours.shop.merchant_id
+    await ours.take(record(cancel(merchant, "n-1"), type_="order.cancel_requested.v1"))
+    await ours.take(record(request(merchant, "n-1")))
+    assert await ours.reasons() == [("order_cancelled", "merchant_order_no")]
+    assert await ours.states() == {"n-1": "CANCELLED"}
+
+
+async def test_a_paid_order_is_not_cancelled_and_nobody_else_s_is(ours: Inbound) -> None:
+    other, type_ = shop("other"), "order.cancel_requested.v1"
+    await know(ours.database, other.state(SCOPES))
+    free = [{"sku": "a", "title": "A", "quantity": 1, "unit_amount_minor": 0}]
+    await ours.take(record(request(ours.shop.merchant_id, "n-1", amount_minor=0, items=free)))
+    await ours.take(record(cancel(ours.shop.merchant_id, "n-1"), type_=type_))
+    assert await ours.reasons() == [("invalid_state", "merchant_order_no")]
+    await ours.take(
+        record(request(ours.shop.merchant_id, "n-2")), record(cancel(other.merchant_id, "n-2"), type_=type_)
+    )
+    async with ours.database.read() as conn:
+        mine = "SELECT state FROM orders WHERE merchant_id = $1 AND merchant_order_no = 'n-2'"
+        assert await conn.fetchval(mine, ours.shop.merchant_id) == "PLACED"
+
+
+async def test_both_doors_are_one(ours: Inbound) -> None:
+    """What was placed over HTTP is the same order by event, and the other way round."""
+    async with running(ours.database, wiring.placing(ours.database, SystemClock(), after_commit=None)) as service:
+        await know(ours.database, service.one.state(SCOPES))
+        body = request(service.one.merchant_id, "n-1")
+        over_http = {name: value for name, value in body.items() if name != "merchant_id"}
+        assert (await service.place(over_http)).status == 201
+        await ours.take(record(body), record(request(service.one.merchant_id, "n-2")))
+        assert await ours.rejected() == []
+        assert (await service.place(over_http | {"merchant_order_no": "n-2"})).status == 200
+        assert (await service.place(over_http | {"merchant_order_no": "n-2", "expires_in_s": 600})).status == 409
+        await ours.take(record(body | {"expires_in_s": 600}))
+        assert await ours.reasons() == [("order_conflict", "merchant_order_no")]
