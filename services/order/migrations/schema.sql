@@ -721,6 +721,7 @@ CREATE TABLE refund_request_step (
   state text NOT NULL,
   amount_minor bigint,
   at timestamp with time zone NOT NULL,
+  event_id uuid,
   correlation_id text NOT NULL,
   causation_id text,
   traceparent text,

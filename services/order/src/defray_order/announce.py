@@ -13,6 +13,7 @@ from defray_kernel.contracts.order_v1 import (
     OrderCancelled,
     OrderClosing,
     OrderExpired,
+    OrderFulfilled,
     OrderItemV1,
     OrderPaid,
     OrderPlaced,
@@ -99,6 +100,7 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
 
     `payment_token` stands in the reply to `POST /v1/orders` alone, and only when there is something to pay.
     `refunded_minor` is what has gone back of the payment that paid the order; `refunds` are those of all its payments.
+    `reopened`: its money came after it had ended (`closing_reason` tells how) and was kept.
     """
 
     order_id: str
@@ -117,13 +119,22 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str
     # Defaults, because answers that were stored before there were refunds are still replayed.
     refunded_minor: int = 0
+    fulfilled_at: dt.datetime | None = None
+    reopened: bool = False
     refunds: list[RefundShown] = []
     refund_requests: list[RefundRequestShown] = []
     payment_token: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def for_state(order: Order) -> OrderStateV1 | None:
-    """The event that tells of an order's arrival in its state; None where none is told."""
+def for_move(before: Order | None, after: Order) -> OrderStateV1:
+    """The event that tells of a move; a fulfilment is told although refunds may keep the state."""
+    if before is not None and before.fulfilled_at is None and after.fulfilled_at is not None:
+        return OrderFulfilled(**_public(after))
+    return for_state(after)
+
+
+def for_state(order: Order) -> OrderStateV1:
+    """The event that tells of an order's arrival in its state."""
     match order.state:
         case OrderState.PLACED:
             return OrderPlaced(**_public(order))
@@ -138,7 +149,7 @@ def for_state(order: Order) -> OrderStateV1 | None:
         case OrderState.PARTIALLY_REFUNDED | OrderState.REFUNDED:
             return OrderRefunded(**_public(order))
         case OrderState.FULFILLED:
-            return None  # No report leads there yet; its event is defined with the report that does.
+            return OrderFulfilled(**_public(order))
         case _:
             assert_never(order.state)
 
@@ -249,4 +260,6 @@ def _public(order: Order) -> dict[str, Any]:
         "paid_at": order.paid_at,
         "payment_id": None if order.payment_id is None else show("pay", order.payment_id),
         "refunded_minor": order.refunded_minor,
+        "fulfilled_at": order.fulfilled_at,
+        "reopened": order.reopened,
     }

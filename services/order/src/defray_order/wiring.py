@@ -31,7 +31,7 @@ from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
 from defray_order.entrypoints import audit_verbs, inbound, inbound_desk, key_verbs
 from defray_order.entrypoints.buyers import BuyersApi
-from defray_order.entrypoints.consumers import SUBSCRIPTIONS, lock_orders
+from defray_order.entrypoints.consumers import SUBSCRIPTIONS, begin
 from defray_order.entrypoints.http import PROBLEMS, OrdersApi
 from defray_order.entrypoints.inbound_desk import InboundApi, InboundDesk
 from defray_order.entrypoints.operator_orders import OperatorOrdersApi
@@ -202,7 +202,7 @@ def _payments(database: Database, kafka: Kafka, clock: Clock, after_commit: Call
         database,
         kafka,
         clock,
-        lock=lock_orders,
+        lock=begin,
         after_commit=after_commit,
         version=__version__,
     )

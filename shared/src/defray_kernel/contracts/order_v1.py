@@ -33,7 +33,8 @@ class OrderItemV1(msgspec.Struct, frozen=True, kw_only=True):
 class OrderStateV1(EventData, frozen=True, kw_only=True):
     """The public state of an order. Amounts in minor units of `currency`; times UTC.
 
-    `refunded_minor` is what has gone back of the payment that paid the order.
+    `refunded_minor` is what has gone back of the payment that paid the order. `reopened`: its money came after it had
+    ended (`closing_reason` tells how) and was kept.
     """
 
     TOPIC: ClassVar[str] = TOPIC
@@ -51,6 +52,8 @@ class OrderStateV1(EventData, frozen=True, kw_only=True):
     paid_at: Time | None = None
     payment_id: str | None = None
     refunded_minor: Minor = 0
+    fulfilled_at: Time | None = None
+    reopened: bool = False
 
 
 class OrderPlaced(OrderStateV1, frozen=True, kw_only=True):
@@ -69,6 +72,12 @@ class OrderPaid(OrderStateV1, frozen=True, kw_only=True):
     """The order's money has arrived (or its total was zero). Told once per order."""
 
     TYPE: ClassVar[str] = "order.paid.v1"
+
+
+class OrderFulfilled(OrderStateV1, frozen=True, kw_only=True):
+    """All of a paid order was granted or delivered; told once. Parts of it may have been refunded. Consumers first."""
+
+    TYPE: ClassVar[str] = "order.fulfilled.v1"
 
 
 class OrderCancelled(OrderStateV1, frozen=True, kw_only=True):

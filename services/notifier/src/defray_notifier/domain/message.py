@@ -20,6 +20,7 @@ TOLD: Final[tuple[type[Told], ...]] = (
     order_v1.OrderPaid,
     order_v1.OrderCancelled,
     order_v1.OrderExpired,
+    order_v1.OrderFulfilled,
     order_v1.OrderRefunded,
     order_v1.OrderRefundRequested,
     payment_v1.PaymentCreated,

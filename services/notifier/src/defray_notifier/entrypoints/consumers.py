@@ -13,6 +13,7 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(order_v1.OrderPaid, tell_merchants.handle),
     Subscription(order_v1.OrderCancelled, tell_merchants.handle),
     Subscription(order_v1.OrderExpired, tell_merchants.handle),
+    Subscription(order_v1.OrderFulfilled, tell_merchants.handle),
     Subscription(order_v1.OrderRefunded, tell_merchants.handle),
     Subscription(order_v1.OrderRefundRequested, tell_merchants.handle),
     Subscription(payment_v1.PaymentCreated, tell_merchants.handle),

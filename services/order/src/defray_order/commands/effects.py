@@ -18,6 +18,7 @@ class Move:
     after: Order
     report: Report
     cause: Cause
+    note: str | None = None  # what the asking side wrote
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,6 @@ class Refusal(StrEnum):
     NOT_PAID = "not_paid"
     NOT_ENDED = "not_ended"
     NOTHING_LEFT = "nothing_left"  # all of its money has gone back
-    LATE_MONEY_UNKEPT = "late_money_unkept"  # its money came after it had ended, and it cannot be kept any more
     REFUND_DIFFERS = "refund_differs"  # a refund request is told of with another amount, payment or refund
     RECALLED_IN_VAIN = "recalled_in_vain"  # grants were recalled for a refund that then was not made
     REFUND_CONTRADICTS = "refund_contradicts"  # a refund request is told to have ended otherwise than before
@@ -83,7 +82,7 @@ class Order:
     """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event.
 
     `refunded_minor` is what has gone back of the payment that paid it, in minor units of the total's currency.
-    `reopened_at` is when it was paid after it had ended; `closing_reason` then tells what had ended it.
+    `reopened`: it was paid after it had ended, and `closing_reason` tells what had ended it.
     """
 
     order_id: OrderId
@@ -100,7 +99,7 @@ class Order:
     payment_id: PaymentId | None = None
     refunded_minor: int = 0
     fulfilled_at: dt.datetime | None = None
-    reopened_at: dt.datetime | None = None
+    reopened: bool = False
     version: int = 1
     event_seq: int = 1
 
@@ -203,7 +202,7 @@ def _when_told(order: Order, reported: Reported) -> Decision:
 def _when_paid(order: Order, reported: Reported) -> Repeated | Refused:
     if reported.report in {Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED, Report.CANCEL_ASKED}:
         # After a reopening the payable's end is old news: it came before the money that was kept.
-        ended_before = order.reopened_at is not None and reported.report is not Report.CANCEL_ASKED
+        ended_before = order.reopened and reported.report is not Report.CANCEL_ASKED
         return Repeated() if ended_before else Refused(reason=Refusal.ALREADY_PAID)
     if reported.payment_id != order.payment_id:
         return Refused(reason=Refusal.PAID_BY_ANOTHER)
@@ -248,11 +247,10 @@ def _moved(order: Order, target: OrderState, reported: Reported) -> Order:
         order, state=target, version=order.version + 1, closing_reason=reported.reason or order.closing_reason
     )
     if target is OrderState.PAID:
-        late = reported.report is Report.LATE_MONEY_KEPT
         return dataclasses.replace(
             moved,
             paid_at=reported.at,
             payment_id=reported.payment_id,
-            reopened_at=reported.at if late else None,
+            reopened=reported.report is Report.LATE_MONEY_KEPT,
         )
     return dataclasses.replace(moved, fulfilled_at=reported.at) if target is OrderState.FULFILLED else moved

@@ -16,7 +16,8 @@ from defray_kernel.problems import Problem, ProblemKind
 from defray_order import announce
 from defray_order.announce import OrderShown
 from defray_order.commands.keep_buyers import BuyerVault
-from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Told
+from defray_order.commands.place_order import Cancelled, Conflict, Outcome, PlaceOrder
+from defray_order.commands.told import Told
 from defray_order.commands.wishes import FieldProblem, wish_from
 from defray_order.entrypoints.buyers import BuyerBody, checked
 from defray_order.entrypoints.payment_token import PaymentTokens
@@ -28,6 +29,9 @@ PROBLEMS: Final = (
     ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
     ProblemKind(
         code="order_conflict", status=409, title="An order of other content has this merchant_order_no already"
+    ),
+    ProblemKind(
+        code="order_cancelled", status=409, title="The order of this merchant_order_no was cancelled before it came"
     ),
 )
 
@@ -98,6 +102,8 @@ class OrdersApi:
                 return Reply(status=status, content=self._with_token(body))
             case Conflict():
                 raise Problem("order_conflict", field="merchant_order_no")
+            case Cancelled():
+                raise Problem("order_cancelled", field="merchant_order_no")
             case Replay(body=body):
                 reply = replayed(outcome)
                 assert reply is not None
