@@ -48,6 +48,7 @@ CREATE TABLE refund_request_step (
   state          text        NOT NULL CHECK (length(state) <= 32),  -- after this step
   amount_minor   bigint      CHECK (amount_minor BETWEEN 0 AND 1000000000000),
   at             timestamptz NOT NULL,
+  event_id       uuid,       -- what was told with this step
   correlation_id text        NOT NULL CHECK (length(correlation_id) BETWEEN 1 AND 128),
   causation_id   text        CHECK (length(causation_id) <= 128),
   traceparent    text        CHECK (length(traceparent) <= 64),

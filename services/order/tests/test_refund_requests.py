@@ -247,6 +247,22 @@ async def test_a_request_moves_with_its_refund_once_whatever_is_told_again(datab
     assert (await state(database, order_id), await reasons(database)) == ("PARTIALLY_REFUNDED", [])
 
 
+async def test_the_timeline_shows_each_step_with_its_evidence(database: Database) -> None:
+    order_id, of = await paid(database)
+    request = await asked(database, order_id, 100)
+    await hear(database, refund(v1.RefundRequested, of, 100, refund_request_id=request.refund_request_id), 1)
+    async with database.read() as conn:
+        shown = await refund_requests.timeline(conn, order_id, 10)
+        event_id = await conn.fetchval("SELECT event_id FROM outbox WHERE event_type = 'order.refund_requested.v1'")
+    assert [(step.what, step.status, step.event_id, step.subject) for step in shown] == [
+        ("asked", "REQUESTED", None, request.refund_request_id),
+        ("grants_recalled", "REQUESTED", None, request.refund_request_id),
+        ("money_asked", "REQUESTED", event_id, request.refund_request_id),
+        ("taken", "SENT", None, request.refund_request_id),
+    ]
+    assert shown[-1].causation_id is not None
+
+
 async def test_an_end_that_is_heard_before_the_beginning(database: Database) -> None:
     order_id, of = await paid(database)
     request = await asked(database, order_id, 300)

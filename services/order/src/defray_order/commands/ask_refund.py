@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
+from uuid import UUID
 
 import msgspec
 
@@ -16,6 +17,7 @@ from defray_kernel.db import WriteTx
 from defray_kernel.idempotency import Answer, Claim, Claimed, Fresh, Resume
 from defray_kernel.ids import MerchantId, OrderId, PaymentId, show, uuid7
 from defray_kernel.money import Money
+from defray_kernel.outbox import OutboxEvent
 from defray_order import announce
 from defray_order.commands import recall_grants
 from defray_order.commands.recall_grants import Recall, Recalled
@@ -224,53 +226,55 @@ def _request(
 
 
 async def _begin(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> list[Step]:
-    """Write the requests, recall grants, tell; returns the steps. The caller holds the orders' locks."""
+    """Recall grants, write the requests, tell; returns the steps. The caller holds the orders' locks."""
     if not asked:
         return []
     now = clock.now()
     recalled = await recall([each for each in asked if each.recalls], tx, clock)
+    written: list[RefundRequest] = []
     steps: list[Step] = []
-    for each in asked:
-        kinds: list[tuple[StepKind, int | None]] = [(StepKind.ASKED, each.request.amount.minor)]
-        if each.recalls:
-            kinds.append((StepKind.GRANTS_RECALLED, recalled[each.order.order_id].grant_debt_minor))
-        kinds.append((StepKind.MONEY_ASKED, each.request.amount.minor))
-        steps += [_step(each, number, kind, minor, now) for number, (kind, minor) in enumerate(kinds, start=1)]
-    last = {step.request_id: step.step for step in steps}
-    written = []
-    for each in asked:
+    for each, event_id in zip(asked, await _tell(asked, tx, now), strict=True):
         of = recalled.get(each.order.order_id)
-        version = last[each.request.request_id]
-        written.append(dataclasses.replace(each.request, version=version, grants_recalled=of.grants if of else 0))
+        taken = [_step(each, StepKind.ASKED, each.request.amount.minor, now)]
+        if of is not None:
+            taken.append(_step(each, StepKind.GRANTS_RECALLED, of.grant_debt_minor, now))
+        taken.append(_step(each, StepKind.MONEY_ASKED, each.request.amount.minor, now, event_id))
+        steps += [dataclasses.replace(step, step=number) for number, step in enumerate(taken, start=1)]
+        grants = 0 if of is None else of.grants
+        written.append(dataclasses.replace(each.request, version=len(taken), grants_recalled=grants))
     await refund_requests.insert(tx, written)
     await refund_requests.log(tx, steps)
-    await _tell(asked, tx, now)
     return steps
 
 
-def _step(asked: Asked, number: int, kind: StepKind, minor: int | None, now: dt.datetime) -> Step:
+def _step(asked: Asked, kind: StepKind, minor: int, now: dt.datetime, event_id: UUID | None = None) -> Step:
     return Step(
         request_id=asked.request.request_id,
-        step=number,
+        step=1,
         kind=kind,
         state=RequestState.REQUESTED,
         minor=minor,
         at=now,
+        event_id=event_id,
         cause=asked.cause,
     )
 
 
-async def _tell(asked: Sequence[Asked], tx: WriteTx, now: dt.datetime) -> None:
-    """The order's own event: its sequence moves with it, its state does not. Read anew: the recall may have told too."""
+async def _tell(asked: Sequence[Asked], tx: WriteTx, now: dt.datetime) -> list[UUID]:
+    """The order's own event: its sequence moves with it, its state does not. Returns the events' ids.
+
+    The orders are read anew: the recall may have told something of them too.
+    """
     fresh = await orders.get(tx, [each.order.order_id for each in asked])
-    told = []
+    moved: list[Order] = []
+    events: list[OutboxEvent] = []
     for each in asked:
         order = fresh[each.order.order_id]
-        told.append((each, dataclasses.replace(order, version=order.version + 1, event_seq=order.event_seq + 1)))
-    await orders.move(tx, [order for _, order in told])
-    events = []
-    for each, order in told:
+        order = dataclasses.replace(order, version=order.version + 1, event_seq=order.event_seq + 1)
+        moved.append(order)
         key = show("ord", order.order_id)
         data = announce.refund_requested(order, each.request)
         events.append(outbox.event(data, key=key, aggregate_id=key, sequence=order.event_seq, cause=each.cause, at=now))
+    await orders.move(tx, moved)
     await outbox.append(tx, events)
+    return [event.id for event in events]

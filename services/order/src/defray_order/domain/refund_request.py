@@ -128,7 +128,7 @@ class RefundRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One line of a request's log."""
+    """One line of a request's log; `event_id` is of what was told with it."""
 
     request_id: RefundRequestId
     step: int
@@ -136,6 +136,7 @@ class Step:
     state: RequestState
     minor: int | None
     at: dt.datetime
+    event_id: UUID | None = None
     cause: Cause
 
 

@@ -8,8 +8,9 @@ from uuid import UUID
 from asyncpg import Record
 
 from defray_kernel.contracts.envelope import Cause
+from defray_kernel.contracts.order_v1 import OrderRefundRequested
 from defray_kernel.db import ReadConn, WriteTx
-from defray_kernel.ids import OrderId, PaymentId, RefundId
+from defray_kernel.ids import OrderId, PaymentId, RefundId, show
 from defray_kernel.money import Money
 from defray_kernel.sql import queries
 from defray_order.domain.refund_request import (
@@ -21,6 +22,8 @@ from defray_order.domain.refund_request import (
     Step,
     StepKind,
 )
+from defray_order.domain.timeline import StepKind as TimelineKind
+from defray_order.domain.timeline import TimelineStep
 from defray_order.store.orders import MovedByAnother
 
 Q = queries(__file__)
@@ -108,6 +111,7 @@ async def log(tx: WriteTx, steps: Sequence[Step]) -> None:
         [s.state for s in steps],
         [s.minor for s in steps],
         [s.at for s in steps],
+        [s.event_id for s in steps],
         [s.cause.correlation_id for s in steps],
         [s.cause.causation_id for s in steps],
         [s.cause.traceparent for s in steps],
@@ -117,6 +121,26 @@ async def log(tx: WriteTx, steps: Sequence[Step]) -> None:
 async def steps(conn: ReadConn, request_ids: Sequence[RefundRequestId]) -> list[Step]:
     """What was done for these requests, in order."""
     return [_step(row) for row in await conn.fetch(Q.steps, request_ids)] if request_ids else []
+
+
+async def timeline(conn: ReadConn, order_id: OrderId, limit: int) -> list[TimelineStep]:
+    """The steps of an order's requests as its timeline shows them."""
+    return [
+        TimelineStep(
+            at=row["at"],
+            kind=TimelineKind.REFUND_REQUEST,
+            subject=show("rrq", row["request_id"]),
+            what=row["kind"],
+            status=row["state"],
+            amount_minor=row["amount_minor"],
+            currency=row["currency"],
+            event_id=row["event_id"],
+            event_type=None if row["event_id"] is None else OrderRefundRequested.TYPE,
+            correlation_id=row["correlation_id"],
+            causation_id=row["causation_id"],
+        )
+        for row in await conn.fetch(Q.steps_of_order, order_id, limit)
+    ]
 
 
 async def _with_lines(conn: ReadConn, rows: Sequence[Record]) -> list[RefundRequest]:
@@ -157,6 +181,7 @@ def _step(row: Record) -> Step:
         state=RequestState(row["state"]),
         minor=row["amount_minor"],
         at=row["at"],
+        event_id=row["event_id"],
         cause=Cause(
             correlation_id=row["correlation_id"], causation_id=row["causation_id"], traceparent=row["traceparent"]
         ),

@@ -56,13 +56,24 @@ WHERE r.request_id = m.request_id AND r.version = m.version - 1
 RETURNING r.request_id
 
 -- name: log
-INSERT INTO refund_request_step (request_id, step, kind, state, amount_minor, at, correlation_id, causation_id, traceparent)
-SELECT s.request_id, s.step, s.kind, s.state, s.amount_minor, s.at, s.correlation_id, s.causation_id, s.traceparent
-FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::text[], $8::text[], $9::text[])
-  AS s (request_id, step, kind, state, amount_minor, at, correlation_id, causation_id, traceparent)
+INSERT INTO refund_request_step (request_id, step, kind, state, amount_minor, at, event_id, correlation_id, causation_id,
+                                 traceparent)
+SELECT s.request_id, s.step, s.kind, s.state, s.amount_minor, s.at, s.event_id, s.correlation_id, s.causation_id, s.traceparent
+FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::bigint[], $6::timestamptz[], $7::uuid[], $8::text[],
+            $9::text[], $10::text[])
+  AS s (request_id, step, kind, state, amount_minor, at, event_id, correlation_id, causation_id, traceparent)
 
 -- name: steps
-SELECT request_id, step, kind, state, amount_minor, at, correlation_id, causation_id, traceparent
+SELECT request_id, step, kind, state, amount_minor, at, event_id, correlation_id, causation_id, traceparent
 FROM refund_request_step
 WHERE request_id = ANY ($1::uuid[])
 ORDER BY request_id, step
+
+-- name: steps_of_order
+SELECT s.request_id, s.step, s.kind, s.state, s.amount_minor, s.at, s.event_id, s.correlation_id, s.causation_id, s.traceparent,
+       r.currency
+FROM refund_request r
+JOIN refund_request_step s ON s.request_id = r.request_id
+WHERE r.order_id = $1
+ORDER BY r.request_id, s.step
+LIMIT $2
