@@ -8,6 +8,14 @@ from typing import Any, Literal, assert_never
 
 import msgspec
 
+from defray_kernel.contracts.grant_v1 import (
+    GrantFailed,
+    GrantGranted,
+    GrantOwed,
+    GrantRevoked,
+    GrantStateV1,
+    GrantUsed,
+)
 from defray_kernel.contracts.order_v1 import (
     ClosingReason,
     OrderCancelled,
@@ -24,7 +32,8 @@ from defray_kernel.contracts.order_v1 import (
     RefundLineV1,
 )
 from defray_kernel.contracts.payment_v1 import PaymentStatus, RefundReason, RefundStatus
-from defray_kernel.ids import show
+from defray_kernel.ids import OrderId, show
+from defray_order.domain.grant import Grant, GrantState, GrantStep, unit
 from defray_order.domain.order import Order, OrderState
 from defray_order.domain.payment import OrderPayment
 from defray_order.domain.refund import OrderRefund
@@ -232,6 +241,52 @@ def shown(
         ],
         refund_requests=list(requests),
     )
+
+
+def for_grant_step(
+    kind: GrantStep, grant: Grant, *, debt_minor: int, used_on: OrderId | None, minor: int | None
+) -> GrantStateV1 | None:
+    """The event that tells what was done with a grant; None where none is told: its holder does not have it yet."""
+    match kind:
+        case GrantStep.PLANNED | GrantStep.RESERVED | GrantStep.RELEASED:
+            return None
+        case GrantStep.GIVEN:
+            return GrantGranted(**_grant(grant, debt_minor))
+        case GrantStep.GAVE_UP:
+            return GrantFailed(**_grant(grant, debt_minor))
+        case GrantStep.USED:
+            assert used_on is not None
+            assert minor is not None
+            return GrantUsed(**_grant(grant, debt_minor), used_on_order_id=show("ord", used_on), discount_minor=minor)
+        case GrantStep.RECALLED:
+            return None if grant.state is GrantState.PENDING else GrantRevoked(**_grant(grant, debt_minor))
+        case GrantStep.OWED:
+            return GrantOwed(**_grant(grant, debt_minor))
+        case _:
+            assert_never(kind)
+
+
+def _grant(grant: Grant, debt_minor: int) -> dict[str, Any]:
+    return {
+        "grant_id": show("grt", grant.grant_id),
+        "order_id": show("ord", grant.order_id),
+        "merchant_id": show("mer", grant.merchant_id),
+        "benefit_id": show("bft", grant.benefit_id),
+        "line": grant.line,
+        "kind": grant.kind.value,
+        "status": grant.state.value,
+        "unit": unit(grant),
+        "units": grant.units,
+        "recalled_units": grant.recalled,
+        "currency": grant.currency,
+        "uses": grant.used,
+        "uses_max": grant.uses_max,
+        "debt_minor": debt_minor,
+        "granted_at": grant.granted_at,
+        "valid_from": grant.valid_from,
+        "valid_until": grant.valid_until,
+        "reason": grant.failure,
+    }
 
 
 def _public(order: Order) -> dict[str, Any]:

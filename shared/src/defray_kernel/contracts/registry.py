@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from defray_kernel.contracts import delivery_v1, ledger_v1, merchant_v1, order_v1, payment_v1
+from defray_kernel.contracts import delivery_v1, grant_v1, ledger_v1, merchant_v1, order_v1, payment_v1
 from defray_kernel.contracts.envelope import EventData
 
 EVENTS: Final[dict[str, type[EventData]]] = {
@@ -16,6 +16,11 @@ EVENTS: Final[dict[str, type[EventData]]] = {
         order_v1.OrderFulfilled,
         order_v1.OrderRefunded,
         order_v1.OrderRefundRequested,
+        grant_v1.GrantGranted,
+        grant_v1.GrantUsed,
+        grant_v1.GrantRevoked,
+        grant_v1.GrantOwed,
+        grant_v1.GrantFailed,
         payment_v1.PaymentCreated,
         payment_v1.PaymentPending,
         payment_v1.PaymentSucceeded,
