@@ -21,6 +21,7 @@ class EraseBuyer:
     key_id: str
     kind: LookUp
     digest: bytes
+    orders_max: int = ORDERS_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +34,8 @@ class Erased:
 
 async def handle(command: EraseBuyer, tx: WriteTx, clock: Clock) -> Erased:
     """Erase and audit; an act that found nothing is audited too, for it may be asked for as evidence."""
-    found = await buyers.found_by(tx, command.digest, limit=ORDERS_MAX + 1)
-    erased = await buyers.erase(tx, found[:ORDERS_MAX], clock.now()) if found else 0
+    found = await buyers.found_by(tx, command.digest, limit=command.orders_max + 1)
+    erased = await buyers.erase(tx, found[: command.orders_max], clock.now()) if found else 0
     await audit.append(
         tx,
         actor=f"{show('mer', command.merchant_id)} {command.key_id}",
@@ -43,4 +44,4 @@ async def handle(command: EraseBuyer, tx: WriteTx, clock: Clock) -> Erased:
         clock=clock,
         detail={"by": command.kind, "orders": erased},
     )
-    return Erased(orders=erased, complete=len(found) <= ORDERS_MAX)
+    return Erased(orders=erased, complete=len(found) <= command.orders_max)

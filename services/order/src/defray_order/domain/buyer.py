@@ -69,6 +69,6 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
         re.compile(rf"(?=.{{6,254}}\Z){_ATOM}{{1,64}}@(?:{_LABEL}{{1,63}}\.)+{_LABEL}{{2,63}}"),
         "must be an e-mail address",
     ),
-    LookUp.PHONE: (re.compile(r"\+[1-9][0-9]{6,14}"), "must be a number in E.164 form, such as +8613800138000"),
+    LookUp.PHONE: (re.compile(r"\+[1-9][0-9]{6,14}"), "must be a number in E.164 form: + and 7 to 15 digits"),
     LookUp.CUSTOMER_REF: (re.compile(r"[!-~]{1,64}"), "must be 1 to 64 visible ASCII characters"),
 }
