@@ -32,6 +32,7 @@ from defray_order.entrypoints.payment_token import PaymentTokens
 from defray_order.entrypoints.refund_requests import RefundRequestsApi
 from defray_order.entrypoints.write_edges import life_edges
 
+ENVELOPE = Envelope({"k1": bytes(range(32))}, "k1")
 SCOPES = ["orders:read", "orders:write", "buyers:read", "buyers:erase", "refunds:read", "refunds:write"]
 
 
@@ -121,7 +122,9 @@ def token_key() -> bytes:
 
 
 @asynccontextmanager
-async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome]) -> AsyncIterator[Service]:
+async def running(
+    database: Database, placing: GroupCommit[PlaceOrder, Outcome], envelope: Envelope = ENVELOPE
+) -> AsyncIterator[Service]:
     """The public port with its group commit, as in the http role."""
     one, other, reader, suspended = shop("one"), shop("other"), shop("reader"), shop("suspended")
 
@@ -131,7 +134,7 @@ async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome])
 
     directory = MerchantDirectory(load, SystemClock())
     tokens = PaymentTokens(token_key(), "k1")
-    envelope, clock = Envelope({"k1": bytes(range(32))}, "k1"), SystemClock()
+    clock = SystemClock()
     vault = BuyerVault(database, envelope)
     asking = wiring.asking_refunds(database, clock, None)
     life = life_edges(database, clock, None)

@@ -15,13 +15,14 @@ from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.errors import ConfigInvalid
 from defray_kernel.group_commit import GroupCommit
-from defray_kernel.http import Edge
+from defray_kernel.http import Edge, TokenVerifier
 from defray_kernel.kafka import Kafka
 from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.operators import OperatorTokens
 from defray_kernel.problems import registry
 from defray_kernel.relay import Relay
 from defray_kernel.roles import Task, Verb, Wiring
+from defray_kernel.timers import Timer
 from defray_kernel.wakeup import Wakeup
 from defray_order import __version__
 from defray_order.commands import ask_refund, place_order
@@ -37,10 +38,13 @@ from defray_order.entrypoints.inbound_desk import InboundApi, InboundDesk
 from defray_order.entrypoints.operator_orders import OperatorOrdersApi
 from defray_order.entrypoints.operators import CasesApi
 from defray_order.entrypoints.order_export import OrderExport
+from defray_order.entrypoints.order_life import OperatorOrderLifeApi, OrderLifeApi
 from defray_order.entrypoints.order_list import OrderList
 from defray_order.entrypoints.payment_token import PaymentTokens
 from defray_order.entrypoints.refund_requests import PROBLEMS as REFUND_PROBLEMS
 from defray_order.entrypoints.refund_requests import Answers, RefundRequestsApi
+from defray_order.entrypoints.timers import expiry_timer
+from defray_order.entrypoints.write_edges import life_edges
 from defray_order.settings import Settings
 
 MIGRATIONS: Final = (
@@ -54,7 +58,7 @@ MIGRATIONS: Final = (
 async def wire(settings: Settings) -> AsyncIterator[Wiring]:
     """The whole graph. Raises Unavailable while Kafka is away, StartRefused when its topics are not as stated."""
     clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
-    tokens = PaymentTokens.from_file(settings.token_private_key_file, settings.token_key_id)
+    tokens = _tokens(settings)
     operators = OperatorTokens.from_file(settings.operator_jwks_file, issuer=settings.operator_issuer)
     envelope = Envelope.from_file(settings.encryption_keys_file)
     kafka = Kafka.from_settings(settings)
@@ -66,6 +70,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         vault = BuyerVault(database, envelope)
         committing = placing(database, clock, wakeup.poke)
         asking = asking_refunds(database, clock, wakeup.poke)
+        life = life_edges(database, clock, wakeup.poke)
         directory = MerchantDirectory(
             merchants.projected(database), clock, caught_up=merchants.caught_up(database, kafka)
         )
@@ -77,20 +82,23 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                     OrderExport(database),
                     OrderList(database=database, envelope=envelope, vault=vault),
                     OrdersApi(database, committing, tokens, vault),
+                    OrderLifeApi(database=database, edges=life),
                     BuyersApi(database, vault, clock),
                     RefundRequestsApi(database=database, asking=asking),
                 ],
                 directory,
+                tokens.verifier(clock),
             ),
             internal=internal(
                 [
                     CasesApi(database, clock),
                     InboundApi(InboundDesk(database, clock)),
                     OperatorOrdersApi(database, vault, clock),
+                    OperatorOrderLifeApi(database=database, clock=clock),
                 ],
                 operators,
             ),
-            group_commits=(committing, asking),
+            group_commits=(committing, asking, *life.all),
             directory=directory,
             consumers=(
                 _payments(database, kafka, clock, wakeup.poke),
@@ -98,17 +106,22 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 merchants.consumer("order", database, kafka, clock),
             ),
             relay=Relay(database, kafka),
-            timers=(
-                idempotency.purge_timer(clock),
-                event_log.partition_timer(database),
-                inbound.waiting_timer(database, clock, lambda: merchants.caught_up(database, kafka), wakeup.poke),
-                inbound.purge_timer(clock),
-            ),
+            timers=_timers(database, kafka, clock, wakeup.poke),
             tasks=(
                 Task(name="wakeup", role="all", run=wakeup.run),
                 Task(name="audit anchor", role="timers", run=partial(audit_verbs.keep_anchoring, database)),
             ),
         )
+
+
+def _timers(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> tuple[Timer, ...]:
+    return (
+        idempotency.purge_timer(clock),
+        event_log.partition_timer(database),
+        inbound.waiting_timer(database, clock, lambda: merchants.caught_up(database, kafka), after_commit),
+        inbound.purge_timer(clock),
+        expiry_timer(clock, after_commit),
+    )
 
 
 def placing(
@@ -149,14 +162,23 @@ class Declares(Protocol):
 
 
 # In this order, which matters where one path could be taken for another's parameter.
-PUBLIC: Final[Sequence[type[Declares]]] = (OrderExport, OrderList, OrdersApi, BuyersApi, RefundRequestsApi)
-INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi, InboundApi, OperatorOrdersApi)
+PUBLIC: Final[Sequence[type[Declares]]] = (
+    OrderExport,
+    OrderList,
+    OrdersApi,
+    OrderLifeApi,
+    BuyersApi,
+    RefundRequestsApi,
+)
+INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi, InboundApi, OperatorOrdersApi, OperatorOrderLifeApi)
 
 
-def public(apis: Sequence[Declares], directory: MerchantDirectory | None) -> Edge:
+def public(apis: Sequence[Declares], directory: MerchantDirectory | None, tokens: TokenVerifier | None = None) -> Edge:
     """The merchants' port: one of each of PUBLIC."""
     problems = registry(*PROBLEMS, *REFUND_PROBLEMS)
-    edge = Edge(title="Defray order service", version=__version__, problems=problems, merchants=directory)
+    edge = Edge(
+        title="Defray order service", version=__version__, problems=problems, merchants=directory, tokens=tokens
+    )
     _declare(edge, apis, PUBLIC)
     return edge
 
@@ -183,6 +205,15 @@ def _declare(edge: Edge, apis: Sequence[Declares], kinds: Sequence[type[Declares
     assert by_kind.keys() == set(kinds), "each group of routes stands in its list and is built once"
     for kind in kinds:
         by_kind[kind].declare(edge)
+
+
+def _tokens(settings: Settings) -> PaymentTokens:
+    return PaymentTokens.from_files(
+        settings.token_private_key_file,
+        settings.token_key_id,
+        settings.token_other_public_key_file,
+        settings.token_other_key_id,
+    )
 
 
 async def _topics(settings: Settings, kafka: Kafka) -> None:

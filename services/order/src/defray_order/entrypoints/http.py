@@ -119,7 +119,7 @@ class OrdersApi:
         except ValueError:
             raise Problem("not_found") from None
         async with self._database.read() as conn:
-            found = await _look_at(conn, _merchant(call), order_id)
+            found = await look_at(conn, _merchant(call), order_id)
         if found is None:
             raise Problem("not_found")
         return Reply(content=found)
@@ -135,7 +135,8 @@ class OrdersApi:
         return msgspec.json.encode(msgspec.structs.replace(order, payment_token=self._tokens.sign(order)))
 
 
-async def _look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -> OrderShown | None:
+async def look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -> OrderShown | None:
+    """One order of this merchant's with all that is known of it."""
     order = (await orders.get(conn, [order_id])).get(order_id)
     if order is None or order.merchant_id != merchant_id:
         return None

@@ -23,10 +23,9 @@ class LateMoneyPolicy:
 
 async def late_money(conn: ReadConn, merchant_ids: Sequence[MerchantId]) -> dict[MerchantId, LateMoneyPolicy]:
     """The policies of the merchants that are known."""
-    return {
-        MerchantId(row["merchant_id"]): LateMoneyPolicy(
-            reopen=msgspec.json.decode(row["state"], type=MerchantState).late_money == "reopen",
-            active=row["status"] == "ACTIVE",
-        )
-        for row in await conn.fetch(Q.late_money, merchant_ids)
-    }
+    found = {}
+    for row in await conn.fetch(Q.late_money, merchant_ids):
+        state = msgspec.json.decode(row["state"], type=MerchantState)
+        active = row["status"] == "ACTIVE" and not state.suspended
+        found[MerchantId(row["merchant_id"])] = LateMoneyPolicy(reopen=state.late_money == "reopen", active=active)
+    return found
