@@ -86,7 +86,8 @@ async def test_orders_of_all_merchants_page_by_page(desk: Desk) -> None:
     for n in range(5):
         by = service.one if n % 2 else service.other
         made.append((await service.place(order_body(f"no-{n}"), by=by)).body["order_id"])
-    path, found, page = "/internal/v1/orders?limit=2", [], {}
+    page: dict[str, Any] = {}
+    path, found = "/internal/v1/orders?limit=2", []
     for _ in range(3):
         status, page = await desk.get(path, "viewer")
         assert status == 200
