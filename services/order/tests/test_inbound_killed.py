@@ -34,7 +34,7 @@ from .broken import BREAKS
 from .running import Shop, shop
 
 _TOPIC, _DEAD, _TOLD = "order.inbound.v1", "dlq.order.inbound", "order.order.events.v1"
-_CRASHES = ("consumer.before_commit:1", "consumer.after_commit:1", "consumer.before_commit:2", "")
+_CRASHES = ("consumer.before_commit:1", "consumer.after_commit:1", "", "consumer.before_commit:2")
 _SCOPES = ["orders:read", "orders:write"]
 
 
@@ -155,9 +155,11 @@ async def _until_killed(database: Database, processes: Processes, crash_at: str)
         return not process.running() or (not crash_at and await _read_so_far(database) > before)
 
     await eventually(dead_or_on_its_way, within_s=60, every_s=0.02, what="the consumer at work")
-    if process.running():
+    if crash_at:
+        assert process.exit_code == -signal.SIGKILL, process.last_lines(20)
+    else:
+        assert process.running(), process.last_lines(20)
         process.kill()
-    assert process.exit_code == -signal.SIGKILL, process.last_lines(20)
 
 
 async def _publish(kafka: Kafka, ours: Shop, count: int) -> Published:
@@ -211,6 +213,7 @@ async def _assert_exact(database: Database, kafka: Kafka, published: Published) 
         orders = [row["merchant_order_no"] for row in await conn.fetch("SELECT merchant_order_no FROM orders")]
         rejected = await conn.fetch("SELECT part, part_offset, reason, field FROM inbound_rejected")
         parked = await conn.fetchval("SELECT count(*) FROM parked_event")
+    assert Counter(row["reason"] for row in rejected)["internal"] == 0
     assert Counter(orders) == Counter(published.numbers)
     assert {(row["part"], row["part_offset"]): (row["reason"], row["field"]) for row in rejected} == published.broken
     assert (len(rejected), parked) == (len(published.broken), 0)
