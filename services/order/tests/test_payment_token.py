@@ -28,7 +28,7 @@ def tokens(key_id: str = "k1") -> PaymentTokens:
 def test_the_published_key_verifies_the_token_and_its_claims_are_the_orders() -> None:
     shown = announce.shown(order(OrderState.PLACED), ())
     token = tokens().sign(shown)
-    key = jwt.PyJWK(tokens().key_set()["keys"][0])  # type: ignore[index]
+    key = jwt.PyJWK(tokens().key_set()["keys"][0])
     assert jwt.get_unverified_header(token) == {"alg": "EdDSA", "typ": "JWT", "kid": "k1"}
     claims = jwt.decode(token, key, algorithms=["EdDSA"], audience="defray-payment", issuer="defray-order")
     made_at = claims.pop("iat")
@@ -57,7 +57,7 @@ def test_the_answer_is_stored_without_a_token() -> None:
 
 
 def test_the_key_set_holds_nothing_private() -> None:
-    (key,) = tokens().key_set()["keys"]  # type: ignore[misc]
+    (key,) = tokens().key_set()["keys"]
     assert set(key) == {"kty", "crv", "x", "kid", "use", "alg"}
 
 
@@ -83,7 +83,7 @@ def test_two_keys_are_live_while_one_follows_the_other() -> None:
     after = rotated.sign(shown)
     now = SystemClock().real()
     assert jwt.get_unverified_header(after)["kid"] == "k2"
-    assert [key["kid"] for key in rotated.key_set()["keys"]] == ["k2", "k1"]  # type: ignore[index,attr-defined]
+    assert [key["kid"] for key in rotated.key_set()["keys"]] == ["k2", "k1"]
     for token in (before, after):
         bearer = rotated.verify(token, now)
         assert bearer is not None

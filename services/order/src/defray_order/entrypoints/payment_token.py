@@ -109,7 +109,7 @@ class PaymentTokens:
 
         return verify
 
-    def key_set(self) -> dict[str, object]:
+    def key_set(self) -> dict[str, list[dict[str, str]]]:
         """The public keys as a JWKS (RFC 7517), the signing one first."""
         return {
             "keys": [
