@@ -9,9 +9,10 @@ import msgspec
 from defray_kernel.crypto import Envelope, hmac_sha256
 from defray_kernel.db import Database, ReadConn
 from defray_kernel.ids import MerchantId, OrderId, show
+from defray_order.commands.make_key import MadeKey
 from defray_order.commands.place_order import PlaceOrder
 from defray_order.domain.buyer import Buyer, LookUp
-from defray_order.domain.seals import buyer_context, buyer_key_context, made_key_context
+from defray_order.domain.seals import buyer_context, buyer_key_context
 from defray_order.store import buyers
 from defray_order.store.buyers import SealedBuyer
 
@@ -21,11 +22,10 @@ _OWN: Final = "own"  # key id of a buyer's own key: it has no successor
 
 
 class BuyerVault:
-    """Seals, opens and digests. The index key is made once for the schema, by whichever process needs it first."""
+    """Seals, opens and digests."""
 
     def __init__(self, database: Database, envelope: Envelope) -> None:
-        self._database, self._envelope = database, envelope
-        self._index_key: bytes | None = None
+        self._envelope, self._index = envelope, MadeKey(database, envelope, _INDEX)
 
     async def sealed_into(self, command: PlaceOrder, buyer: Buyer) -> PlaceOrder:
         """The same command with its buyer sealed, and its hashes over both.
@@ -33,7 +33,7 @@ class BuyerVault:
         The hashes are keyed: they are kept for long beside the order's own content, and by plain ones a telephone
         number could be guessed.
         """
-        index_key, plain = await self._index(), msgspec.json.encode(buyer)
+        index_key, plain = await self._index.get(), msgspec.json.encode(buyer)
         return dataclasses.replace(
             command,
             content_hash=hmac_sha256(index_key, b"content\0" + command.content_hash + plain),
@@ -52,7 +52,7 @@ class BuyerVault:
 
     async def digest(self, merchant_id: MerchantId, kind: LookUp, value: str) -> bytes:
         """What orders of this merchant's buyer are found by; `value` in its normal form."""
-        return _digest(await self._index(), merchant_id, kind, value)
+        return _digest(await self._index.get(), merchant_id, kind, value)
 
     def _sealed(self, command: PlaceOrder, buyer: Buyer, index_key: bytes) -> SealedBuyer:
         key, order_id = os.urandom(_KEY_BYTES), command.order_id
@@ -64,18 +64,6 @@ class BuyerVault:
                 kind: _digest(index_key, command.merchant_id, kind, value) for kind, value in buyer.look_ups().items()
             },
         )
-
-    async def _index(self) -> bytes:
-        if self._index_key is None:
-            context = made_key_context(_INDEX)
-            # In a transaction of its own: a key that were rolled back with somebody's order would digest for nobody.
-            async with self._database.transaction() as tx:
-                if await buyers.made_key(tx, _INDEX) is None:
-                    await buyers.make_key(tx, _INDEX, self._envelope.seal(os.urandom(_KEY_BYTES), context))
-                sealed = await buyers.made_key(tx, _INDEX)
-            assert sealed is not None
-            self._index_key = self._envelope.open(sealed, context)
-        return self._index_key
 
 
 def _digest(index_key: bytes, merchant_id: MerchantId, kind: LookUp, value: str) -> bytes:
