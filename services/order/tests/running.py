@@ -21,8 +21,10 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.server import Listener
 from defray_kernel.testing.eventually import eventually
 from defray_order import wiring
+from defray_order.commands.coupon_codes import CouponCodes
 from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
+from defray_order.entrypoints.benefits import BenefitsApi
 from defray_order.entrypoints.buyers import BuyersApi
 from defray_order.entrypoints.http import OrdersApi
 from defray_order.entrypoints.order_export import OrderExport
@@ -34,6 +36,7 @@ from defray_order.entrypoints.write_edges import life_edges
 
 ENVELOPE = Envelope({"k1": bytes(range(32))}, "k1")
 SCOPES = ["orders:read", "orders:write", "buyers:read", "buyers:erase", "refunds:read", "refunds:write"]
+SCOPES += ["benefits:read", "benefits:write"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +147,7 @@ async def running(
         OrdersApi(database, placing, tokens, vault),
         OrderLifeApi(database=database, edges=life),
         BuyersApi(database, vault, clock),
+        BenefitsApi(database=database, codes=CouponCodes(database, envelope), clock=clock),
         RefundRequestsApi(database=database, asking=asking),
     ]
     edge = wiring.public(apis, directory, tokens.verifier(clock))

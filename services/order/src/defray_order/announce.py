@@ -108,6 +108,8 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     """An order as its merchant sees it; amounts in minor units of `currency`, times RFC 3339 in UTC.
 
     `payment_token` stands in the reply to `POST /v1/orders` alone, and only when there is something to pay.
+    `coupons_minor` is what coupons took off: the lines less this make `amount_minor`. `grant_debt_minor` is what the order
+    owes: it brought coupons that were used before its money went back.
     `refunded_minor` is what has gone back of the payment that paid the order; `refunds` are those of all its payments.
     `reopened`: its money came after it had ended (`closing_reason` tells how) and was kept.
     """
@@ -127,6 +129,8 @@ class OrderShown(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str | None
     correlation_id: str
     # Defaults, because answers that were stored before there were refunds are still replayed.
+    coupons_minor: int = 0
+    grant_debt_minor: int = 0
     refunded_minor: int = 0
     fulfilled_at: dt.datetime | None = None
     reopened: bool = False
@@ -209,6 +213,7 @@ def shown(
     payments: Sequence[OrderPayment],
     refunds: Sequence[OrderRefund] = (),
     requests: Sequence[RefundRequestShown] = (),
+    grant_debt_minor: int = 0,
 ) -> OrderShown:
     """The order with its payments, refunds and refund requests, as the API shows it."""
     return OrderShown(
@@ -240,6 +245,7 @@ def shown(
             for r in refunds
         ],
         refund_requests=list(requests),
+        grant_debt_minor=grant_debt_minor,
     )
 
 
@@ -314,6 +320,7 @@ def _public(order: Order) -> dict[str, Any]:
         "closing_reason": order.closing_reason,
         "paid_at": order.paid_at,
         "payment_id": None if order.payment_id is None else show("pay", order.payment_id),
+        "coupons_minor": order.coupons_minor,
         "refunded_minor": order.refunded_minor,
         "fulfilled_at": order.fulfilled_at,
         "reopened": order.reopened,

@@ -28,11 +28,15 @@ from defray_order import __version__
 from defray_order.commands import ask_refund, place_order
 from defray_order.commands.ask_refund import AskRefund
 from defray_order.commands.ask_refund import Outcome as RefundOutcome
+from defray_order.commands.coupon_codes import CouponCodes
 from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
 from defray_order.entrypoints import audit_verbs, inbound, inbound_desk, key_verbs
+from defray_order.entrypoints.benefits import PROBLEMS as BENEFIT_PROBLEMS
+from defray_order.entrypoints.benefits import BenefitsApi
 from defray_order.entrypoints.buyers import BuyersApi
 from defray_order.entrypoints.consumers import SUBSCRIPTIONS, begin
+from defray_order.entrypoints.granting import granting_timer
 from defray_order.entrypoints.http import PROBLEMS, OrdersApi
 from defray_order.entrypoints.inbound_desk import InboundApi, InboundDesk
 from defray_order.entrypoints.operator_orders import OperatorOrdersApi
@@ -67,7 +71,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         settings.database_dsn, pool_size_max=settings.database_pool_max, name="defray-order"
     ) as database:
         wakeup = Wakeup(database)
-        vault = BuyerVault(database, envelope)
+        vault, codes = BuyerVault(database, envelope), CouponCodes(database, envelope)
         committing = placing(database, clock, wakeup.poke)
         asking = asking_refunds(database, clock, wakeup.poke)
         life = life_edges(database, clock, wakeup.poke)
@@ -85,6 +89,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                     OrderLifeApi(database=database, edges=life),
                     BuyersApi(database, vault, clock),
                     RefundRequestsApi(database=database, asking=asking),
+                    BenefitsApi(database=database, codes=codes, clock=clock),
                 ],
                 directory,
                 tokens.verifier(clock),
@@ -106,7 +111,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 merchants.consumer("order", database, kafka, clock),
             ),
             relay=Relay(database, kafka),
-            timers=_timers(database, kafka, clock, wakeup.poke),
+            timers=(
+                *_timers(database, kafka, clock, wakeup.poke),
+                granting_timer(database, clock, codes, wakeup.poke),
+            ),
             tasks=(
                 Task(name="wakeup", role="all", run=wakeup.run),
                 Task(name="audit anchor", role="timers", run=partial(audit_verbs.keep_anchoring, database)),
@@ -169,13 +177,14 @@ PUBLIC: Final[Sequence[type[Declares]]] = (
     OrderLifeApi,
     BuyersApi,
     RefundRequestsApi,
+    BenefitsApi,
 )
 INTERNAL: Final[Sequence[type[Declares]]] = (CasesApi, InboundApi, OperatorOrdersApi, OperatorOrderLifeApi)
 
 
 def public(apis: Sequence[Declares], directory: MerchantDirectory | None, tokens: TokenVerifier | None = None) -> Edge:
     """The merchants' port: one of each of PUBLIC."""
-    problems = registry(*PROBLEMS, *REFUND_PROBLEMS)
+    problems = registry(*PROBLEMS, *REFUND_PROBLEMS, *BENEFIT_PROBLEMS)
     edge = Edge(
         title="Defray order service", version=__version__, problems=problems, merchants=directory, tokens=tokens
     )

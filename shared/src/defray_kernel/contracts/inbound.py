@@ -143,7 +143,7 @@ def _checked(tree: object, data_class: type[R]) -> R:
     if isinstance(data, OrderRequested):
         if data.currency not in money.EXPONENTS:
             raise Unusable("unsupported_currency", "currency", "is no currency of ISO 4217 with a minor unit")
-        wrong = total_mismatch(data.items, data.amount_minor)
+        wrong = total_mismatch(data.items, data.amount_minor, with_coupons=bool(data.coupon_codes))
         if wrong is not None:
             raise Unusable("amount_mismatch", wrong, "the amounts do not add up to the minor unit")
     return data

@@ -19,6 +19,8 @@ Sku = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=_LINE)]
 Title = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_LINE)]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 OrderNumber = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=rf"^[!-~]+{_END}")]
+BenefitRef = Annotated[str, msgspec.Meta(pattern=rf"^bft_[0-9a-f]{{32}}{_END}")]
+CouponCode = Annotated[str, msgspec.Meta(min_length=1, max_length=40, pattern=_LINE)]
 MerchantRef = Annotated[str, msgspec.Meta(pattern=rf"^mer_[0-9a-f]{{32}}{_END}")]
 
 
@@ -36,17 +38,24 @@ class RequestData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RequestedItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line; it costs quantity x unit_amount_minor - discount_minor, in minor units, and never less than nothing."""
+    """One line; it costs quantity x unit_amount_minor - discount_minor, in minor units, and never less than nothing.
+
+    Paid, it brings the `benefits` named by their ids.
+    """
 
     sku: Sku
     title: Title
     quantity: Quantity
     unit_amount_minor: Amount
     discount_minor: Amount = 0
+    benefits: Annotated[list[BenefitRef], msgspec.Meta(max_length=3)] = []
 
 
 class OrderRequested(RequestData, frozen=True, kw_only=True):
-    """Place this order: the same as `POST /v1/orders`. `amount_minor` must be what its lines cost together."""
+    """Place this order: the same as `POST /v1/orders`.
+
+    `amount_minor` must be what its lines cost together, less what its coupons take off, each off the rest.
+    """
 
     TYPE: ClassVar[str] = "order.requested.v1"
 
@@ -54,6 +63,7 @@ class OrderRequested(RequestData, frozen=True, kw_only=True):
     amount_minor: Amount
     items: Annotated[list[RequestedItem], msgspec.Meta(min_length=1, max_length=100)]
     expires_in_s: Annotated[int, msgspec.Meta(ge=60, le=7 * 24 * 3600)] = 7200
+    coupon_codes: Annotated[list[CouponCode], msgspec.Meta(max_length=5)] = []
 
 
 class OrderCancelRequested(RequestData, frozen=True, kw_only=True):
@@ -76,10 +86,14 @@ class Priced(Protocol):
     def discount_minor(self) -> int: ...
 
 
-def total_mismatch(items: Sequence[Priced], total_minor: int) -> str | None:
-    """The field that does not add up to the minor unit, as the request names it; None when all do."""
+def total_mismatch(items: Sequence[Priced], total_minor: int, *, with_coupons: bool = False) -> str | None:
+    """The field that does not add up to the minor unit, as the request names it; None when all do.
+
+    `with_coupons`: the total may be less than the lines; by how much, only the order service knows.
+    """
     costs = [item.quantity * item.unit_amount_minor - item.discount_minor for item in items]
     for index, cost in enumerate(costs):
         if cost < 0:
             return f"items[{index}].discount_minor"
-    return "amount_minor" if sum(costs) != total_minor else None
+    fits = total_minor <= sum(costs) if with_coupons else total_minor == sum(costs)
+    return None if fits else "amount_minor"

@@ -34,7 +34,8 @@ class OrderStateV1(EventData, frozen=True, kw_only=True):
     """The public state of an order. Amounts in minor units of `currency`; times UTC.
 
     `refunded_minor` is what has gone back of the payment that paid the order. `reopened`: its money came after it had
-    ended (`closing_reason` tells how) and was kept.
+    ended (`closing_reason` tells how) and was kept. `coupons_minor` is what coupons took off: the items less this make
+    `amount_minor`.
     """
 
     TOPIC: ClassVar[str] = TOPIC
@@ -52,6 +53,7 @@ class OrderStateV1(EventData, frozen=True, kw_only=True):
     paid_at: Time | None = None
     payment_id: str | None = None
     refunded_minor: Minor = 0
+    coupons_minor: Minor = 0
     fulfilled_at: Time | None = None
     reopened: bool = False
 

@@ -11,7 +11,7 @@ from defray_kernel.contracts.order_inbound_v1 import OrderCancelRequested, Order
 from defray_kernel.db import WriteTx
 from defray_order.commands import cancel_order, place_order
 from defray_order.commands.cancel_order import CancelOrder
-from defray_order.commands.place_order import Cancelled, Conflict, PlaceOrder
+from defray_order.commands.place_order import Cancelled, Conflict, NotWith, PlaceOrder
 from defray_order.commands.told import Told
 from defray_order.commands.wishes import FieldProblem, wish_from
 from defray_order.store.inbound import KnownMerchant
@@ -56,6 +56,8 @@ async def _place(places: dict[int, PlaceOrder], tx: WriteTx, clock: Clock) -> di
                 answers[index] = None
             case Conflict():
                 answers[index] = Unusable("order_conflict", "merchant_order_no", "an order of other content has it")
+            case NotWith(code=code, field=field):
+                answers[index] = Unusable(code, field, "not with this coupon, benefit or total")
             case Cancelled():
                 answers[index] = Unusable("order_cancelled", "merchant_order_no", "it was cancelled before it came")
             case _:

@@ -8,18 +8,17 @@ from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import WriteTx
 from defray_kernel.ids import OrderId
-from defray_order.commands import coupon_codes, record_grants
+from defray_order.commands import coupon_codes, fulfil_order, record_grants
 from defray_order.commands.coupon_codes import CouponCodes
+from defray_order.commands.fulfil_order import FulfilOrder
 from defray_order.commands.record_grants import Change, Done
 from defray_order.domain.benefit import BenefitId, BenefitKind
 from defray_order.domain.grant import GaveUp, Given, Grant, GrantId, GrantState, GrantStep, TryLater, fulfil
 from defray_order.store import benefits, coupons, grants, orders
 
 
-async def handle(
-    due: Sequence[tuple[GrantId, OrderId]], tx: WriteTx, clock: Clock, *, codes: CouponCodes
-) -> dict[OrderId, Cause]:
-    """Try due grants; returns the orders that brought something just now and have nothing left to be given.
+async def handle(due: Sequence[tuple[GrantId, OrderId]], tx: WriteTx, clock: Clock, *, codes: CouponCodes) -> None:
+    """Try due grants. An order is fulfilled when each of its lines brought something and all of it was given.
 
     Locks the orders, then the grants, then the templates that have a stock.
     """
@@ -27,12 +26,12 @@ async def handle(
     locked = await grants.get_for_update(tx, [grant_id for grant_id, _ in due])
     pending = [grant for _, grant in sorted(locked.items()) if grant.state is GrantState.PENDING]
     if not pending:
-        return {}
+        return
     stock = await benefits.lock_stock(tx, sorted({grant.benefit_id for grant in pending}))
     taken: Counter[BenefitId] = Counter()
     moves: list[tuple[Grant, Grant]] = []
     changes: list[Change] = []
-    given: dict[OrderId, Cause] = {}
+    given: dict[OrderId, FulfilOrder] = {}
     for grant in pending:
         left = stock.get(grant.benefit_id)
         outcome = fulfil(grant, in_stock=left is None or left > taken[grant.benefit_id], at=clock.now())
@@ -40,7 +39,7 @@ async def handle(
         match outcome:
             case Given(grant=after):
                 taken[grant.benefit_id] += left is not None
-                given[grant.order_id] = cause
+                given[grant.order_id] = FulfilOrder(merchant_id=grant.merchant_id, order_id=grant.order_id, cause=cause)
                 changes.append(_change(grant, after, GrantStep.GIVEN, cause))
             case GaveUp(grant=after):
                 changes.append(_change(grant, after, GrantStep.GAVE_UP, cause))
@@ -54,8 +53,8 @@ async def handle(
     if taken:
         await benefits.take_from_stock(tx, sorted(taken.items()))
     await _keep_codes([change.after for change in changes], tx, codes)
-    unsettled = await grants.unsettled(tx, list(given)) if given else set()
-    return {order_id: cause for order_id, cause in given.items() if order_id not in unsettled}
+    complete = await grants.complete(tx, list(given)) if given else set()
+    await fulfil_order.handle([given[order_id] for order_id in sorted(complete)], tx, clock)
 
 
 async def _keep_codes(after: Sequence[Grant], tx: WriteTx, codes: CouponCodes) -> None:

@@ -17,9 +17,11 @@ from defray_kernel.idempotency import Answer, Claim, Claimed, Fresh, Resume
 from defray_kernel.ids import MerchantId, OrderId
 from defray_kernel.money import Money
 from defray_order import announce
-from defray_order.commands import apply_reports
+from defray_order.commands import apply_reports, place_extras
 from defray_order.commands.effects import Move
+from defray_order.commands.place_extras import Checked, Extras
 from defray_order.commands.told import Told
+from defray_order.domain.benefit import BenefitId
 from defray_order.domain.order import Moved, Order, OrderItem, OrderState, Report, Reported, decide
 from defray_order.store import buyers, order_payments, orders
 from defray_order.store.buyers import SealedBuyer
@@ -43,6 +45,13 @@ class PlaceOrder:
     request_hash: bytes
     cause: Cause
     buyer: SealedBuyer | None = None
+    coupons: tuple[bytes, ...] = ()  # digests of the codes it is placed with
+    benefits: tuple[tuple[int, BenefitId], ...] = ()  # by line, what they are sold with
+
+    @property
+    def lines_minor(self) -> int:
+        """What the lines cost together, before coupons."""
+        return sum(item.amount_minor for item in self.items)
 
     @property
     def scope(self) -> str:
@@ -65,15 +74,23 @@ class Cancelled:
     """Somebody asked to end the order of this number before it came: it never comes to life."""
 
 
-Outcome: TypeAlias = Told | Conflict | Cancelled | Claimed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotWith:
+    """Not with this coupon, benefit or total: a stable code, and the field as the request names it."""
+
+    code: str
+    field: str
+
+
+Outcome: TypeAlias = Told | Conflict | Cancelled | NotWith | Claimed
 
 
 def serial_keys(command: PlaceOrder) -> list[str]:
     """What two commands of one round may not share."""
-    number = f"no {command.merchant_id} {command.merchant_order_no}"
-    if command.idempotency_key is None:
-        return [number]
-    return [f"key {command.scope} {command.idempotency_key}", number]
+    keys = [f"no {command.merchant_id} {command.merchant_order_no}", *(f"coupon {d.hex()}" for d in command.coupons)]
+    if command.idempotency_key is not None:
+        keys.append(f"key {command.scope} {command.idempotency_key}")
+    return keys
 
 
 async def handle(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> list[Outcome]:
@@ -92,12 +109,25 @@ async def handle(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> l
     return [answered[c.order_id] for c in commands]
 
 
-async def _place(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> dict[OrderId, Outcome]:
+async def _place(asked: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> dict[OrderId, Outcome]:
+    commands = asked
     now = clock.now()
+    extras = await place_extras.check([_extras(c) for c in commands if c.coupons or c.benefits], tx, clock)
+    refused: dict[OrderId, Outcome] = {
+        c.order_id: NotWith(code=extra.code, field=extra.field)
+        for c in commands
+        if isinstance(extra := extras.get(c.order_id), place_extras.Refused)
+    }
+    if refused:
+        # What was placed before is told as it was, whatever has become of its coupons since.
+        before = await _placed_before([c for c in commands if c.order_id in refused], tx)
+        refused |= before
+        commands = [c for c in commands if c.order_id not in refused]
     histories = {c.order_id: _history(c, now) for c in commands}
     latest = [histories[c.order_id][-1] for c in commands]
     inserted = await orders.insert(tx, latest, [c.content_hash for c in commands])
     new = [c for c in commands if c.order_id in inserted]
+    await place_extras.keep([checked for c in new if isinstance(checked := extras.get(c.order_id), Checked)], tx, clock)
     await _tell(new, histories, tx, now)
     await _follow(new, histories, tx, clock)
     kept = [c.buyer for c in new if c.buyer is not None]
@@ -107,14 +137,27 @@ async def _place(commands: Sequence[PlaceOrder], tx: WriteTx, clock: Clock) -> d
         c.order_id: Told(status=201, body=_encode(announce.shown(histories[c.order_id][-1], ()))) for c in new
     }
     outcomes |= await _placed_before([c for c in commands if c.order_id not in inserted], tx)
+    outcomes |= refused
     answers = [
         Answer(scope=c.scope, key=c.idempotency_key, status=told.status, body=told.body)
-        for c in commands
+        for c in asked
         if c.idempotency_key is not None and isinstance(told := outcomes[c.order_id], Told)
     ]
     if answers:
         await idempotency.finish(tx, answers)
     return outcomes
+
+
+def _extras(command: PlaceOrder) -> Extras:
+    return Extras(
+        order_id=command.order_id,
+        merchant_id=command.merchant_id,
+        lines_minor=command.lines_minor,
+        total=command.total,
+        coupons=command.coupons,
+        benefits=command.benefits,
+        cause=command.cause,
+    )
 
 
 def _history(command: PlaceOrder, now: dt.datetime) -> list[Order]:
@@ -126,6 +169,7 @@ def _history(command: PlaceOrder, now: dt.datetime) -> list[Order]:
         state=OrderState.PLACED,
         total=command.total,
         items=command.items,
+        coupons_minor=command.lines_minor - command.total.minor,
         correlation_id=command.cause.correlation_id,
         placed_at=now,
         expires_at=now + command.expires_in,
@@ -187,6 +231,7 @@ async def _placed_before(commands: Sequence[PlaceOrder], tx: WriteTx) -> dict[Or
     if not commands:
         return {}
     taken = await orders.by_numbers(tx, [c.number for c in commands])
+    commands = [c for c in commands if c.number in taken]
     same = {c.order_id: taken[c.number][0] for c in commands if taken[c.number][1] == c.content_hash}
     ended = {c.order_id for c in commands if taken[c.number][1] == orders.NEVER_PLACED}
     existing = await orders.get(tx, list(same.values())) if same else {}

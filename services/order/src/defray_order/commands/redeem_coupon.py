@@ -54,20 +54,22 @@ Answer: TypeAlias = Priced | Refused | WrongTotal
 
 
 async def price(wishes: Sequence[Redeem], tx: WriteTx, clock: Clock) -> dict[OrderId, Answer]:
-    """What each order's coupons take off it. No two wishes share a coupon: their serial keys keep them apart."""
+    """What each order's coupons take off it, the wishes before it in this batch taken as placed."""
     found = await coupons.by_digests(tx, sorted({digest for wish in wishes for digest in wish.digests}))
     locked = await grants.get_for_update(tx, sorted(found.values())) if found else {}
+    left = dict(locked)
     answers: dict[OrderId, Answer] = {}
     for wish in wishes:
-        held = [locked[found[digest]] if digest in found else None for digest in wish.digests]
+        held = [left[found[digest]] if digest in found else None for digest in wish.digests]
         uses = rules.take(held, wish.order_id, wish.merchant_id, wish.total.currency, wish.base_minor, clock.now())
         if isinstance(uses, Refused):
             answers[wish.order_id] = uses
         elif wish.base_minor - sum(use.minor for use in uses) != wish.total.minor:
             answers[wish.order_id] = WrongTotal()
         else:
-            taken = tuple(grant for grant in held if grant is not None)
+            taken = tuple(locked[use.grant_id] for use in uses)
             answers[wish.order_id] = Priced(redeem=wish, grants=taken, uses=uses)
+            left |= {use.grant_id: reserved_by(left[use.grant_id]) for use in uses}
     return answers
 
 
@@ -76,12 +78,18 @@ async def reserve(priced: Sequence[Priced], tx: WriteTx, clock: Clock) -> None:
     if not priced:
         return
     await coupons.reserve(tx, [(n, use) for each in priced for n, use in enumerate(each.uses, start=1)])
-    changes = []
-    earlier = await _uses(tx, [grant for each in priced for grant in each.grants])
+    before = {grant.grant_id: grant for each in priced for grant in each.grants}
+    after = dict(before)
+    steps: defaultdict[GrantId, list[Done]] = defaultdict(list)
+    causes: dict[GrantId, Cause] = {}
     for each in priced:
-        for grant, use in zip(each.grants, each.uses, strict=True):
-            done = Done(kind=GrantStep.RESERVED, minor=use.minor, used_on=use.order_id)
-            changes.append(_change(grant, reserved_by(grant), done, earlier[grant.grant_id], each.redeem.cause))
+        for use in each.uses:
+            after[use.grant_id] = reserved_by(after[use.grant_id])
+            steps[use.grant_id].append(Done(kind=GrantStep.RESERVED, minor=use.minor, used_on=use.order_id))
+            causes[use.grant_id] = each.redeem.cause
+    changes = [
+        _change(before[grant_id], after[grant_id], done, 0, causes[grant_id]) for grant_id, done in steps.items()
+    ]
     await record_grants.record(tx, changes, clock)
 
 
@@ -156,11 +164,9 @@ async def _write(
     changes = []
     for grant_id, done in steps.items():
         less = sum(use.owed_minor - latest[key].owed_minor for key, use in owing.items() if key[0] == grant_id)
-        told = (*done, Done(kind=GrantStep.OWED, minor=less)) if less else tuple(done)
-        # One write, one version, however many of its uses moved.
-        grant = dataclasses.replace(after[grant_id], version=before[grant_id].version + 1)
-        debt = sum(use.owed_minor for key, use in owing.items() if key[0] == grant_id)
-        changes.append(Change(before=before[grant_id], after=grant, done=told, debt_minor=debt, cause=causes[grant_id]))
+        told = [*done, Done(kind=GrantStep.OWED, minor=less)] if less else done
+        debt_minor = sum(use.owed_minor for key, use in owing.items() if key[0] == grant_id)
+        changes.append(_change(before[grant_id], after[grant_id], told, debt_minor, causes[grant_id]))
     await record_grants.record(tx, changes, clock)
 
 
@@ -171,6 +177,7 @@ async def _uses(tx: WriteTx, held: Sequence[Grant]) -> defaultdict[GrantId, list
     return uses
 
 
-def _change(before: Grant, after: Grant, done: Done, uses: Sequence[Use], cause: Cause) -> Change:
-    debt_minor = sum(use.owed_minor for use in uses)
-    return Change(before=before, after=after, done=(done,), debt_minor=debt_minor, cause=cause)
+def _change(before: Grant, after: Grant, done: Sequence[Done], debt_minor: int, cause: Cause) -> Change:
+    # One write, one version, however many of its uses moved.
+    written = dataclasses.replace(after, version=before.version + 1)
+    return Change(before=before, after=written, done=tuple(done), debt_minor=debt_minor, cause=cause)

@@ -10,10 +10,12 @@ import msgspec
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.contracts.merchant_v1 import MerchantState
-from defray_kernel.ids import MerchantId, OrderId, uuid7
+from defray_kernel.ids import MerchantId, OrderId, parse, uuid7
 from defray_kernel.money import Money
+from defray_order.commands import coupon_codes
 from defray_order.commands.place_order import PlaceOrder
 from defray_order.domain import totals
+from defray_order.domain.benefit import BenefitId
 from defray_order.domain.order import OrderItem
 
 
@@ -30,6 +32,8 @@ class WishedItem(Protocol):
     def unit_amount_minor(self) -> int: ...
     @property
     def discount_minor(self) -> int: ...
+    @property
+    def benefits(self) -> Sequence[str]: ...
 
 
 class WishedOrder(Protocol):
@@ -45,6 +49,8 @@ class WishedOrder(Protocol):
     def items(self) -> Sequence[WishedItem]: ...
     @property
     def expires_in_s(self) -> int: ...
+    @property
+    def coupon_codes(self) -> Sequence[str]: ...
 
 
 class Seller(Protocol):
@@ -93,7 +99,11 @@ def wish_from(
         )
         for item in body.items
     )
-    wrong = totals.mismatch(items, body.amount_minor)
+    extras = _extras(body)
+    if isinstance(extras, FieldProblem):
+        return extras
+    coupons, benefits = extras
+    wrong = totals.mismatch(items, body.amount_minor, with_coupons=bool(coupons))
     if wrong is not None:
         return FieldProblem(code="amount_mismatch", field=wrong, reason="the amounts do not add up to the minor unit")
     return PlaceOrder(
@@ -107,7 +117,28 @@ def wish_from(
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         cause=cause,
+        coupons=coupons,
+        benefits=benefits,
     )
+
+
+def _extras(body: WishedOrder) -> tuple[tuple[bytes, ...], tuple[tuple[int, BenefitId], ...]] | FieldProblem:
+    """Coupons by digest and benefits by line: whether there are such, only the database knows."""
+    coupons: list[bytes] = []
+    for index, code in enumerate(body.coupon_codes):
+        digest = coupon_codes.digest(code)
+        if digest is None:
+            return FieldProblem(code="coupon_unknown", field=f"coupon_codes[{index}]", reason="there is no such coupon")
+        coupons.append(digest)
+    benefits: list[tuple[int, BenefitId]] = []
+    for line, item in enumerate(body.items, start=1):
+        for index, benefit in enumerate(item.benefits):
+            try:
+                benefits.append((line, BenefitId(parse("bft", benefit))))
+            except ValueError:
+                field = f"items[{line - 1}].benefits[{index}]"
+                return FieldProblem(code="benefit_unknown", field=field, reason="the merchant has no such benefit")
+    return tuple(coupons), tuple(benefits)
 
 
 def _content_hash(body: WishedOrder, items: Sequence[OrderItem]) -> bytes:
@@ -115,7 +146,7 @@ def _content_hash(body: WishedOrder, items: Sequence[OrderItem]) -> bytes:
 
     A field that is added to wishes stands here only when it is given, so that a wish from before stays the same.
     """
-    content = {
+    content: dict[str, object] = {
         "merchant_order_no": body.merchant_order_no,
         "currency": body.currency,
         "amount_minor": body.amount_minor,
@@ -126,9 +157,12 @@ def _content_hash(body: WishedOrder, items: Sequence[OrderItem]) -> bytes:
                 "quantity": item.quantity,
                 "unit_amount_minor": item.unit_amount_minor,
                 "discount_minor": item.discount_minor,
+                **({"benefits": list(wished.benefits)} if wished.benefits else {}),
             }
-            for item in items
+            for item, wished in zip(items, body.items, strict=True)
         ],
         "expires_in_s": body.expires_in_s,
     }
+    if body.coupon_codes:
+        content["coupon_codes"] = list(body.coupon_codes)
     return hashlib.sha256(msgspec.json.encode(content)).digest()

@@ -81,7 +81,8 @@ class OrderItem:
 class Order:
     """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event.
 
-    `refunded_minor` is what has gone back of the payment that paid it, in minor units of the total's currency.
+    `coupons_minor` is what coupons took off: the lines less this make the total. `refunded_minor` is what has gone back
+    of the payment that paid it; both in minor units of the total's currency.
     `reopened`: it was paid after it had ended, and `closing_reason` tells what had ended it.
     """
 
@@ -97,6 +98,7 @@ class Order:
     closing_reason: ClosingReason | None = None
     paid_at: dt.datetime | None = None
     payment_id: PaymentId | None = None
+    coupons_minor: int = 0
     refunded_minor: int = 0
     fulfilled_at: dt.datetime | None = None
     reopened: bool = False

@@ -17,7 +17,7 @@ from defray_order.commands import (
     project_payment,
     reopen_order,
 )
-from defray_order.store import orders
+from defray_order.store import grants, orders
 
 SUBSCRIPTIONS: Final = (
     Subscription(payment_v1.PaymentCreated, project_payment.handle),
@@ -43,8 +43,10 @@ async def begin(events: Sequence[Event[Any]], tx: WriteTx) -> None:
 
 
 async def lock_orders(events: Sequence[Event[Any]], tx: WriteTx) -> None:
-    """Lock the orders of a whole batch before its first round, in one order."""
-    await orders.lock(tx, sorted({OrderId(parse("ord", event.key)) for event in events if _is_order(event.key)}))
+    """Lock the orders of a whole batch before its first round, in one order, then the grants that their moves may move."""
+    order_ids = sorted({OrderId(parse("ord", event.key)) for event in events if _is_order(event.key)})
+    await orders.lock(tx, order_ids)
+    await grants.lock_touched(tx, order_ids)
 
 
 def _is_order(key: str) -> bool:

@@ -16,12 +16,13 @@ from defray_kernel.problems import Problem, ProblemKind
 from defray_order import announce
 from defray_order.announce import OrderShown
 from defray_order.commands.keep_buyers import BuyerVault
-from defray_order.commands.place_order import Cancelled, Conflict, Outcome, PlaceOrder
+from defray_order.commands.place_order import Cancelled, Conflict, NotWith, Outcome, PlaceOrder
 from defray_order.commands.told import Told
 from defray_order.commands.wishes import FieldProblem, wish_from
+from defray_order.domain.coupon import CODES_MAX
 from defray_order.entrypoints.buyers import BuyerBody, checked
 from defray_order.entrypoints.payment_token import PaymentTokens
-from defray_order.store import order_payments, order_refunds, orders, refund_requests
+from defray_order.store import coupons, order_payments, order_refunds, orders, refund_requests
 
 PROBLEMS: Final = (
     ProblemKind(code="merchant_disabled", status=403, title="The merchant places no orders at present"),
@@ -39,17 +40,18 @@ _shown = msgspec.json.Decoder(OrderShown)
 
 
 class ItemBody(RequestModel):
-    """One line; it costs quantity × unit_amount_minor − discount_minor."""
+    """One line; it costs quantity × unit_amount_minor − discount_minor. Paid, it brings the `benefits` named by their ids."""
 
     sku: Annotated[str, Text(64)]
     title: Annotated[str, Text(200)]
     quantity: Annotated[int, Field(ge=1, le=1_000_000)]
     unit_amount_minor: AmountMinorOrZero
     discount_minor: AmountMinorOrZero = 0
+    benefits: Annotated[tuple[Annotated[str, Text(36)], ...], Field(max_length=3, strict=False)] = ()
 
 
 class OrderBody(RequestModel):
-    """An order; `amount_minor` must be what its lines cost together."""
+    """An order; `amount_minor` must be what its lines cost together, less what its coupons take off, each off the rest."""
 
     merchant_order_no: Annotated[str, Text(64, pattern="^[!-~]+$")]
     currency: CurrencyCode
@@ -57,6 +59,7 @@ class OrderBody(RequestModel):
     items: Annotated[tuple[ItemBody, ...], Field(min_length=1, max_length=100, strict=False)]
     expires_in_s: Annotated[int, Field(ge=60, le=7 * 24 * 3600)] = 7200
     buyer: BuyerBody | None = None
+    coupon_codes: Annotated[tuple[Annotated[str, Text(40)], ...], Field(max_length=CODES_MAX, strict=False)] = ()
 
 
 class KeySet(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +105,8 @@ class OrdersApi:
                 return Reply(status=status, content=self._with_token(body))
             case Conflict():
                 raise Problem("order_conflict", field="merchant_order_no")
+            case NotWith(code=code, field=field):
+                raise Problem(code, field=field)
             case Cancelled():
                 raise Problem("order_cancelled", field="merchant_order_no")
             case Replay(body=body):
@@ -148,6 +153,7 @@ async def look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) ->
         payments,
         await order_refunds.of_orders(conn, [order_id]),
         [announce.request_shown(request, steps) for request in requests],
+        (await coupons.debts(conn, [order_id])).get(order_id, 0),
     )
 
 

@@ -167,10 +167,9 @@ async def steps(conn: ReadConn, order_id: OrderId) -> list[StepRow]:
     ]
 
 
-async def unsettled(conn: ReadConn, order_ids: Sequence[OrderId]) -> set[OrderId]:
-    """Which of these orders have a grant that is still to be given, or could not be."""
-    rows = await conn.fetch(Q.unsettled, order_ids)
-    return {OrderId(row["order_id"]) for row in rows}
+async def complete(conn: ReadConn, order_ids: Sequence[OrderId]) -> set[OrderId]:
+    """Which of these orders brought something for each of their lines, and have been given all of it."""
+    return {OrderId(row["order_id"]) for row in await conn.fetch(Q.complete, order_ids)}
 
 
 def _grant(row: Record) -> Grant:

@@ -73,5 +73,12 @@ WHERE g.order_id = $1 OR s.used_on = $1
 ORDER BY s.at, s.grant_id, s.version, s.step
 LIMIT $2
 
--- name: unsettled
-SELECT DISTINCT order_id FROM fulfilment_grant WHERE order_id = ANY ($1::uuid[]) AND state IN ('PENDING', 'FAILED')
+-- name: complete
+-- Every line brought something, and nothing of the order is pending or failed.
+SELECT i.order_id
+FROM order_item i
+LEFT JOIN fulfilment_grant g ON g.order_id = i.order_id AND g.line = i.line
+WHERE i.order_id = ANY ($1::uuid[])
+GROUP BY i.order_id
+HAVING bool_and(g.grant_id IS NOT NULL)
+   AND NOT EXISTS (SELECT FROM fulfilment_grant o WHERE o.order_id = i.order_id AND o.state IN ('PENDING', 'FAILED'))

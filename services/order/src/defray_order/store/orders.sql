@@ -1,12 +1,12 @@
 -- name: insert
 -- One lock order: the merchant's number. A twin's open transaction is waited for here.
-INSERT INTO orders (order_id, merchant_id, merchant_order_no, state, currency, amount_minor, content_hash, correlation_id,
-                    placed_at, expires_at, closing_reason, paid_at, version, event_seq)
-SELECT o.order_id, o.merchant_id, o.merchant_order_no, o.state, o.currency, o.amount_minor, o.content_hash, o.correlation_id,
-       o.placed_at, o.expires_at, o.closing_reason, o.paid_at, o.version, o.event_seq
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bytea[], $8::text[],
-            $9::timestamptz[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::integer[], $14::integer[])
-  AS o (order_id, merchant_id, merchant_order_no, state, currency, amount_minor, content_hash, correlation_id,
+INSERT INTO orders (order_id, merchant_id, merchant_order_no, state, currency, amount_minor, coupons_minor, content_hash,
+                    correlation_id, placed_at, expires_at, closing_reason, paid_at, version, event_seq)
+SELECT o.order_id, o.merchant_id, o.merchant_order_no, o.state, o.currency, o.amount_minor, o.coupons_minor, o.content_hash,
+       o.correlation_id, o.placed_at, o.expires_at, o.closing_reason, o.paid_at, o.version, o.event_seq
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[],
+            $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[], $14::integer[], $15::integer[])
+  AS o (order_id, merchant_id, merchant_order_no, state, currency, amount_minor, coupons_minor, content_hash, correlation_id,
         placed_at, expires_at, closing_reason, paid_at, version, event_seq)
 ORDER BY o.merchant_id, o.merchant_order_no
 ON CONFLICT (merchant_id, merchant_order_no) DO NOTHING
@@ -25,7 +25,7 @@ JOIN unnest($1::uuid[], $2::text[]) AS n (merchant_id, merchant_order_no)
   ON o.merchant_id = n.merchant_id AND o.merchant_order_no = n.merchant_order_no
 
 -- name: get
-SELECT order_id, merchant_id, merchant_order_no, state, currency, amount_minor, correlation_id, placed_at, expires_at,
+SELECT order_id, merchant_id, merchant_order_no, state, currency, amount_minor, coupons_minor, correlation_id, placed_at, expires_at,
        closing_reason, paid_at, payment_id, refunded_minor, fulfilled_at, reopened, version, event_seq
 FROM orders
 WHERE order_id = ANY ($1::uuid[])
