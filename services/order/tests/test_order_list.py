@@ -140,13 +140,15 @@ async def test_a_bad_filter_is_named_and_an_unknown_one_refused(service: Service
     assert (await listed(service, page="2")).status == 400
 
 
-async def test_a_suspended_merchant_places_nothing_and_sees_all(service: Service, owner: Database) -> None:
+async def test_a_suspended_merchant_places_nothing_sees_all_and_cancels(service: Service, owner: Database) -> None:
     refused = await service.place(order_body("no-1"), by=service.suspended)
     assert (refused.status, refused.body["code"]) == (403, "merchant_suspended")
     made = await plant(owner, service.suspended, 2)
     found = await listed(service, service.suspended)
     assert [each["order_id"] for each in found.body["data"]] == made
     assert (await service.call("GET", f"/v1/orders/{made[0]}", by=service.suspended)).status == 200
+    ending = await service.call("POST", f"/v1/orders/{made[1]}/cancel", by=service.suspended, body={})
+    assert (ending.status, ending.body["status"]) == (200, "CLOSING"), ending.body
     erasing = await service.call("POST", "/v1/buyers/erase", by=service.suspended, body={"customer_ref": "c-1"})
     assert erasing.status == 200
 
