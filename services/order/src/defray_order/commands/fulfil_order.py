@@ -9,7 +9,7 @@ from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import WriteTx
 from defray_kernel.ids import MerchantId, OrderId
 from defray_order.commands import apply_reports
-from defray_order.commands.effects import Move
+from defray_order.commands.effects import Move, asked_of
 from defray_order.domain import order as rules
 from defray_order.domain.order import Moved, Order, Repeated, Report, Reported
 from defray_order.store import orders
@@ -65,7 +65,7 @@ async def handle(commands: Sequence[FulfilOrder], tx: WriteTx, clock: Clock) -> 
         decision = rules.decide(order, said)
         match decision:
             case Moved(order=moved):
-                moves.append(Move(before=order, after=moved, report=said.report, cause=command.cause))
+                moves.append(Move(before=order, after=moved, report=said.report, cause=asked_of(order, command.cause)))
             case Repeated():
                 outcomes[command.order_id] = Fulfilled(order=order)
             case rules.Refused():
