@@ -247,6 +247,43 @@ async def test_a_request_moves_with_its_refund_once_whatever_is_told_again(datab
     assert (await state(database, order_id), await reasons(database)) == ("PARTIALLY_REFUNDED", [])
 
 
+async def recalled(database: Database) -> tuple[int, list[int]]:
+    """How many of the order's points were taken back, and how many grants each request's recall touched."""
+    async with database.read() as conn:
+        units = await conn.fetchval("SELECT sum(recalled)::bigint FROM fulfilment_grant")
+        rows = await conn.fetch("SELECT grants_recalled FROM refund_request ORDER BY request_id")
+    return units, [row["grants_recalled"] for row in rows]
+
+
+async def points_for_all(database: Database) -> None:
+    """From now on every order of the merchant brings 300 points."""
+    async with database.transaction() as tx:
+        await tx.execute(
+            "INSERT INTO benefit (benefit_id, merchant_id, name, kind, units, uses_max, by_rule, rule_minor, created_at)"
+            " VALUES ($1, $2, 'points', 'points', 300, 1, true, 0, $3)",
+            uuid7(),
+            MERCHANT,
+            NOW,
+        )
+
+
+async def test_grants_go_back_before_money_and_stay_gone_when_the_money_does_not(database: Database) -> None:
+    await points_for_all(database)
+    order_id, of = await paid(database)
+    first = await asked(database, order_id, 100)
+    assert await recalled(database) == (100, [1])
+    await hear(database, refused(of, first))
+    assert (await recalled(database), await reasons(database)) == ((100, [1]), ["recalled_in_vain"])
+    # What was recalled in vain counts for the next request, which recalls only what goes beyond it.
+    await asked(database, order_id, 100)
+    assert await recalled(database) == (100, [1, 0])
+    await asked(database, order_id, 150)
+    assert await recalled(database) == (250, [1, 0, 1])
+    # The rest is asked for at the payment service: the same recall, after the fact.
+    await hear(database, refund(v1.RefundRequested, of, 50), 1)
+    assert await recalled(database) == (300, [1, 0, 1, 1])
+
+
 async def test_the_timeline_shows_each_step_with_its_evidence(database: Database) -> None:
     order_id, of = await paid(database)
     request = await asked(database, order_id, 100)
