@@ -58,6 +58,12 @@ MIGRATIONS: Final = (
 )
 
 
+class Declares(Protocol):
+    """A group of routes."""
+
+    def declare(self, edge: Edge) -> None: ...
+
+
 @asynccontextmanager
 async def wire(settings: Settings) -> AsyncIterator[Wiring]:
     """The whole graph. Raises Unavailable while Kafka is away, StartRefused when its topics are not as stated."""
@@ -94,15 +100,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 directory,
                 tokens.verifier(clock),
             ),
-            internal=internal(
-                [
-                    CasesApi(database, clock),
-                    InboundApi(InboundDesk(database, clock)),
-                    OperatorOrdersApi(database, vault, clock),
-                    OperatorOrderLifeApi(database=database, clock=clock),
-                ],
-                operators,
-            ),
+            internal=internal(_desks(database, vault, clock), operators),
             group_commits=(committing, asking, *life.all),
             directory=directory,
             consumers=(
@@ -130,6 +128,15 @@ def _timers(database: Database, kafka: Kafka, clock: Clock, after_commit: Callab
         inbound.purge_timer(clock),
         expiry_timer(clock, after_commit),
     )
+
+
+def _desks(database: Database, vault: BuyerVault, clock: Clock) -> list[Declares]:
+    return [
+        CasesApi(database, clock),
+        InboundApi(InboundDesk(database, clock)),
+        OperatorOrdersApi(database, vault, clock),
+        OperatorOrderLifeApi(database=database, clock=clock),
+    ]
 
 
 def placing(
@@ -161,12 +168,6 @@ def asking_refunds(
         after_commit=after_commit,
         connections=1,
     )
-
-
-class Declares(Protocol):
-    """A group of routes."""
-
-    def declare(self, edge: Edge) -> None: ...
 
 
 # In this order, which matters where one path could be taken for another's parameter.
