@@ -25,7 +25,7 @@ events_app = typer.Typer(
 )
 
 _FILE_BYTES_MAX: Final = 64 * 1024 * 1024
-_KAFKA_WITHIN_S: Final = 15.0
+_KAFKA_WITHIN_S: Final = 5.0
 _PLAIN: Final = {"traceparent": "traceparent", "datacontenttype": "content-type"}
 
 File = Annotated[
