@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import asyncpg
 import pytest
 
 from defray_kernel.ids import uuid7
@@ -76,6 +77,32 @@ async def test_a_customer_cancels_and_nothing_can_be_paid_any_more(world: World)
     assert closing["causation_id"] == heard["payable.closed.v1"]["event_id"]
     assert {step["correlation_id"] for step in timeline} == {order["correlation_id"]}
     assert payment["payment_id"] == heard["payment.closed.v1"]["subject"]
+
+
+async def test_an_operator_ends_an_order_and_both_acts_are_audited(world: World) -> None:
+    order = (await world.place()).body
+    path = f"/internal/v1/orders/{order['order_id']}"
+    for _ in range(2):
+        assert (await world.operate("order", f"{path}/cancel", {"reason": "fraud suspected"})).status == 204
+    ended = await decided(world, order)
+    assert (ended["status"], ended["closing_reason"]) == ("CANCELLED", "system")
+    unknown = await world.operate("order", f"/internal/v1/orders/ord_{0:032x}/cancel", {})
+    assert unknown.status == 404
+    url = world.stack.addresses.services["order"].internal_url + f"{path}/timeline"
+    viewer = world.stack.credentials.operator_token("e2e", ["viewer"])
+    shown_steps = (await world.ask("GET", url, by=viewer)).body["data"]
+    assert [step["note"] for step in shown_steps if step["what"] == "cancel_asked"] == ["fraud suspected"]
+    connection = await asyncpg.connect(world.stack.site.database.admin_dsn)
+    rows = await connection.fetch(
+        "SELECT actor, action FROM orders.audit_log WHERE subject = $1 ORDER BY seq", order["order_id"]
+    )
+    await connection.close()
+    assert [tuple(row) for row in rows] == [
+        ("e2e", "order.order.cancel"),
+        ("e2e", "order.order.cancel"),
+        ("e2e", "order.timeline.read"),
+    ]
+    await world.comes_to_rest()
 
 
 async def _each_has_its_money_or_none(world: World, orders: list[dict[str, Any]]) -> set[str]:
