@@ -8,14 +8,19 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlencode
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 
+from defray_kernel.contracts.envelope import Cause
+from defray_kernel.contracts.order_inbound_v1 import OrderRequested
 from defray_kernel.db import Database
 from defray_kernel.ids import show
+from defray_order.commands.wishes import FieldProblem, wish_from
+from defray_order.store.inbound import KnownMerchant
 from defray_sandbox.stack.provision import ProvisionedDatabase
 
-from .running import Answer, Service, Shop, order_body
+from .running import Answer, Service, Shop, order_body, shop
 
 T0 = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 
@@ -151,6 +156,15 @@ async def test_a_suspended_merchant_places_nothing_sees_all_and_cancels(service:
     assert (ending.status, ending.body["status"]) == (200, "CLOSING"), ending.body
     erasing = await service.call("POST", "/v1/buyers/erase", by=service.suspended, body={"customer_ref": "c-1"})
     assert erasing.status == 200
+
+
+def test_a_suspended_merchant_places_nothing_by_event_either() -> None:
+    seller = shop("suspended")
+    asked = msgspec.convert(order_body("no-1") | {"merchant_id": show("mer", seller.merchant_id)}, OrderRequested)
+    for suspended, refused in ((True, "merchant_suspended"), (False, None)):
+        known = KnownMerchant(merchant_id=seller.merchant_id, state=seller.state(["orders:write"], suspended=suspended))
+        wish = wish_from(asked, known, cause=Cause(correlation_id="c"))
+        assert (wish.code if isinstance(wish, FieldProblem) else None) == refused
 
 
 def export_url(service: Service, **query: str) -> str:
