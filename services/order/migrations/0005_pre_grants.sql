@@ -98,6 +98,8 @@ CREATE TABLE grant_step (
   correlation_id text        NOT NULL CHECK (length(correlation_id) BETWEEN 1 AND 128),
   causation_id   text        CHECK (length(causation_id) <= 128),
   traceparent    text        CHECK (length(traceparent) <= 64),
+  event_id       uuid,                 -- of the event that told of it, where one did
+  event_type     text        CHECK (length(event_type) BETWEEN 1 AND 64),
   PRIMARY KEY (grant_id, version, step)
 );
 GRANT SELECT, INSERT ON grant_step TO __RUNTIME__;

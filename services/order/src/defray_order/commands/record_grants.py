@@ -1,12 +1,14 @@
 """Record what was done with grants: their rows, the log of steps, what is owed, and the events, each with its own sequence."""
 
 import dataclasses
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from defray_kernel import outbox
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
+from defray_kernel.contracts.grant_v1 import GrantStateV1
 from defray_kernel.db import WriteTx
 from defray_kernel.ids import OrderId, show
 from defray_kernel.outbox import OutboxEvent
@@ -53,39 +55,38 @@ async def record(tx: WriteTx, changes: Sequence[Change], clock: Clock) -> None:
     steps: list[Step] = []
     events: list[OutboxEvent] = []
     for change in changes:
-        after, told = change.after, []
+        after = change.after
         for done in change.done:
             data = announce.for_grant_step(
                 done.kind, after, debt_minor=change.debt_minor, used_on=done.used_on, minor=done.minor
             )
+            event = None
             if data is not None:
-                told.append(data)
-        after = dataclasses.replace(after, event_seq=after.event_seq + len(told))
+                after = dataclasses.replace(after, event_seq=after.event_seq + 1)
+                event = _event(data, after, change.cause, now)
+                events.append(event)
+            steps.append(_step(done, after, change.cause, event, now))
         moves.append((change.before, after))
-        key = show("ord", after.order_id)
-        for sequence, data in enumerate(told, start=change.after.event_seq + 1):
-            events.append(
-                outbox.event(
-                    data,
-                    key=key,
-                    aggregate_id=show("grt", after.grant_id),
-                    sequence=sequence,
-                    cause=change.cause,
-                    at=now,
-                )
-            )
-        steps += [
-            Step(
-                grant=after,
-                kind=done.kind,
-                at=now,
-                cause=change.cause,
-                units=done.units,
-                minor=done.minor,
-                used_on=done.used_on,
-            )
-            for done in change.done
-        ]
     await grants.move(tx, moves)
     await grants.log(tx, steps)
     await outbox.append(tx, events)
+
+
+def _event(data: GrantStateV1, grant: Grant, cause: Cause, now: dt.datetime) -> OutboxEvent:
+    key = show("ord", grant.order_id)
+    aggregate_id = show("grt", grant.grant_id)
+    return outbox.event(data, key=key, aggregate_id=aggregate_id, sequence=grant.event_seq, cause=cause, at=now)
+
+
+def _step(done: Done, grant: Grant, cause: Cause, event: OutboxEvent | None, now: dt.datetime) -> Step:
+    return Step(
+        grant=grant,
+        kind=done.kind,
+        at=now,
+        cause=cause,
+        units=done.units,
+        minor=done.minor,
+        used_on=done.used_on,
+        event_id=None if event is None else event.id,
+        event_type=None if event is None else event.type,
+    )

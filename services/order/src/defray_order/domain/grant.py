@@ -145,6 +145,8 @@ class Step:
     units: int | None = None
     minor: int | None = None
     used_on: OrderId | None = None
+    event_id: UUID | None = None  # of the event that told of it
+    event_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

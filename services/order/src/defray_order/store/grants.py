@@ -2,45 +2,27 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from asyncpg import Record
 
 from defray_kernel.db import ReadConn, WriteTx
-from defray_kernel.ids import OrderId
+from defray_kernel.ids import OrderId, show
 from defray_kernel.sql import queries
-from defray_order.domain.benefit import BenefitKind
-from defray_order.domain.grant import Grant, GrantFailure, GrantId, GrantState, GrantStep, Step
+from defray_order.domain.benefit import WHOLE_ORDER, BenefitKind
+from defray_order.domain.grant import Grant, GrantFailure, GrantId, GrantState, Step
+from defray_order.domain.timeline import StepKind, TimelineStep
 from defray_order.store.benefits import coupon_terms
 
 Q = queries(__file__)
 
 PER_ORDER_MAX: Final = 303
 """Grants of one order: three kinds for each of a hundred lines and for the whole."""
-STEPS_MAX: Final = 1_000
 _LEASE_S: Final = 60.0
 
 
 class MovedByAnother(Exception):
     """A row changed although it was locked: our bug, never to be passed over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRow:
-    """One line of the log as it is shown."""
-
-    grant_id: GrantId
-    line: int
-    benefit_kind: BenefitKind
-    kind: GrantStep
-    state: GrantState
-    units: int | None
-    minor: int | None
-    used_on: OrderId | None
-    at: dt.datetime
-    correlation_id: str
-    causation_id: str | None
 
 
 async def insert(tx: WriteTx, grants: Sequence[Grant]) -> set[GrantId]:
@@ -144,32 +126,41 @@ async def log(tx: WriteTx, steps: Sequence[Step]) -> None:
         [s.cause.correlation_id for s in steps],
         [s.cause.causation_id for s in steps],
         [s.cause.traceparent for s in steps],
+        [s.event_id for s in steps],
+        [s.event_type for s in steps],
     )
 
 
-async def steps(conn: ReadConn, order_id: OrderId) -> list[StepRow]:
-    """What was done with the grants of an order and with the coupons it was placed with, oldest first, at most 1,000."""
+async def timeline(conn: ReadConn, order_id: OrderId, limit: int) -> list[TimelineStep]:
+    """What was done with the grants of an order and with the coupons it was placed with, oldest first."""
     return [
-        StepRow(
-            grant_id=row["grant_id"],
-            line=row["line"],
-            benefit_kind=BenefitKind(row["benefit_kind"]),
-            kind=GrantStep(row["kind"]),
-            state=GrantState(row["state"]),
-            units=row["units"],
-            minor=row["amount_minor"],
-            used_on=row["used_on"],
+        TimelineStep(
             at=row["at"],
+            kind=StepKind.GRANT,
+            subject=show("grt", row["grant_id"]),
+            what=f"{row['benefit_kind']}_{row['kind']}",
+            status=row["state"],
+            amount_minor=row["amount_minor"],
+            currency=row["currency"] if row["amount_minor"] is not None else None,
+            note=_note(row),
+            event_id=row["event_id"],
+            event_type=row["event_type"],
             correlation_id=row["correlation_id"],
             causation_id=row["causation_id"],
         )
-        for row in await conn.fetch(Q.steps, order_id, STEPS_MAX)
+        for row in await conn.fetch(Q.steps, order_id, limit)
     ]
 
 
 async def complete(conn: ReadConn, order_ids: Sequence[OrderId]) -> set[OrderId]:
     """Which of these orders brought something for each of their lines, and have been given all of it."""
     return {OrderId(row["order_id"]) for row in await conn.fetch(Q.complete, order_ids)}
+
+
+def _note(row: Record) -> str:
+    place = "the order" if row["line"] == WHOLE_ORDER else f"line {row['line']}"
+    units = "" if row["units"] is None else f"{row['units']} units, "
+    return f"{units}{row['name']}, for {place}"
 
 
 def _grant(row: Record) -> Grant:

@@ -57,19 +57,24 @@ RETURNING g.grant_id
 
 -- name: log
 INSERT INTO grant_step (grant_id, version, step, kind, state, units, amount_minor, used_on, at, correlation_id, causation_id,
-                        traceparent)
+                        traceparent, event_id, event_type)
 SELECT s.grant_id, s.version, s.step, s.kind, s.state, s.units, s.amount_minor, s.used_on, s.at, s.correlation_id,
-       s.causation_id, s.traceparent
+       s.causation_id, s.traceparent, s.event_id, s.event_type
 FROM unnest($1::uuid[], $2::integer[], $3::smallint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::uuid[],
-            $9::timestamptz[], $10::text[], $11::text[], $12::text[])
-  AS s (grant_id, version, step, kind, state, units, amount_minor, used_on, at, correlation_id, causation_id, traceparent)
+            $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::uuid[], $14::text[])
+  AS s (grant_id, version, step, kind, state, units, amount_minor, used_on, at, correlation_id, causation_id, traceparent,
+        event_id, event_type)
 
 -- name: steps
-SELECT g.order_id, s.grant_id, s.version, s.step, s.kind, s.state, s.units, s.amount_minor, s.used_on, s.at, s.correlation_id,
-       s.causation_id, g.line, g.kind AS benefit_kind
+-- Of what the order brought, and of the coupons it was placed with; what is owed stands with the order that owes it.
+SELECT s.grant_id, s.kind, s.state, s.units, s.amount_minor, s.at, s.correlation_id, s.causation_id, s.event_id, s.event_type,
+       g.line, g.kind AS benefit_kind, b.name, b.currency
 FROM grant_step s
 JOIN fulfilment_grant g ON g.grant_id = s.grant_id
-WHERE g.order_id = $1 OR s.used_on = $1
+JOIN benefit b ON b.benefit_id = g.benefit_id
+WHERE s.grant_id IN (SELECT o.grant_id FROM fulfilment_grant o WHERE o.order_id = $1
+                     UNION SELECT u.grant_id FROM coupon_use u WHERE u.order_id = $1)
+  AND (g.order_id = $1 OR s.used_on = $1)
 ORDER BY s.at, s.grant_id, s.version, s.step
 LIMIT $2
 

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 from defray_kernel.db import ReadConn
 from defray_kernel.ids import OrderId, show
 from defray_order.domain.timeline import StepKind, TimelineStep, in_order
-from defray_order.store import heard_events, orders, refund_requests
+from defray_order.store import grants, heard_events, orders, refund_requests
 
 STEPS_MAX: Final = 500
 """Of each source; no order has so many, but everything has a limit."""
@@ -59,5 +59,5 @@ async def _moved(conn: ReadConn, order_id: OrderId, limit: int) -> list[Timeline
     ]
 
 
-SOURCES: Final[tuple[Source, ...]] = (_heard, _moved, refund_requests.timeline)
+SOURCES: Final[tuple[Source, ...]] = (_heard, _moved, grants.timeline, refund_requests.timeline)
 """Who keeps a part of the timeline; each gives its steps in the order they were taken, at most as many as asked."""
