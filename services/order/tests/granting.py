@@ -115,6 +115,13 @@ class Till:
         await self.grant()
         return order_id
 
+    async def coupon(self, units: int = 100, terms: CouponTerms = FIXED) -> tuple[OrderId, str]:
+        """An order that brought a coupon, and the coupon's code."""
+        sold = template(units=units, coupon=terms)
+        await define(self.database, sold)
+        order_id = await self.sold(sold=[sold])
+        return order_id, await self.code(order_id)
+
     async def recall(self, order_id: OrderId, minor: int, *lines: tuple[int, int]) -> Recalled:
         async with self.database.transaction() as tx:
             await orders.lock(tx, [order_id])
