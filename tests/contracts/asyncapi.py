@@ -7,10 +7,13 @@ import yaml
 
 from defray_kernel.applying import Subscription
 from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.inbound import ID_MAX, REQUESTS, SOURCE_MAX
+from defray_kernel.contracts.order_inbound_v1 import RequestData
 from defray_kernel.contracts.registry import EVENTS
 from tests.architecture.sources import ROOT
 from tests.contracts.schemas import inlined_schema
 
+Contract = type[EventData] | type[RequestData]
 SERVICES = ("order", "payment", "settlement", "notifier")
 Document = dict[str, Any]
 
@@ -52,6 +55,32 @@ _HEADERS: Document = {
     },
 }
 
+_FOREIGN_HEADERS: Document = {
+    "type": "object",
+    "description": "CloudEvents 1.0, Kafka binary mode, as any publisher sets them; other headers are left alone.",
+    "required": ["ce_specversion", "ce_id", "ce_source", "ce_type"],
+    "properties": {
+        "ce_specversion": {"const": "1.0"},
+        "ce_id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": ID_MAX,
+            "description": "Any text; the same on every re-send. With ce_source it tells a repeat.",
+        },
+        "ce_source": {"type": "string", "minLength": 1, "maxLength": SOURCE_MAX, "description": "Who publishes."},
+        "ce_type": {"type": "string", "enum": list(REQUESTS)},
+        "ce_time": {"type": "string", "format": "date-time"},
+        "ce_correlationid": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 128,
+            "description": "Comes back in every event that follows; made when absent.",
+        },
+        "traceparent": {"type": "string"},
+        "content-type": {"const": "application/json"},
+    },
+}
+
 
 def topics() -> list[Document]:
     """The entries of deploy/topics.yaml."""
@@ -73,9 +102,16 @@ def told(service: str) -> list[type[EventData]]:
     return [event for event in EVENTS.values() if owned & {event.TOPIC}]
 
 
+def asked(service: str) -> list[type[RequestData]]:
+    """What strangers may ask of a service: the requests of the inbound topics that it owns."""
+    owned = {topic["name"] for topic in topics() if topic["owner"] == service}
+    return [request for request in REQUESTS.values() if owned & {request.TOPIC}]
+
+
 def document(service: str) -> Document:
     """The AsyncAPI document as a tree."""
-    sent, received = told(service), heard(service)
+    sent: list[Contract] = list(told(service))
+    received: list[Contract] = [*heard(service), *asked(service)]
     names = list(dict.fromkeys(event.TOPIC for event in (*sent, *received)))
     own_dead_letters = [t for t in topics() if t["owner"] == service and t["name"].startswith("dlq.")]
     channels = {
@@ -99,7 +135,7 @@ def document(service: str) -> Document:
         "operations": operations,
         "components": {
             "messages": {_key(event.TYPE): _message(event) for event in dict.fromkeys((*sent, *received))},
-            "schemas": {"Headers": _HEADERS},
+            "schemas": {"Headers": _HEADERS} | ({"ForeignHeaders": _FOREIGN_HEADERS} if asked(service) else {}),
         },
     }
 
@@ -126,11 +162,11 @@ def _topic(name: str) -> Document:
     return next(topic for topic in topics() if topic["name"] == name)
 
 
-def _topics_of(events: list[type[EventData]]) -> list[str]:
+def _topics_of(events: list[Contract]) -> list[str]:
     return list(dict.fromkeys(event.TOPIC for event in events))
 
 
-def _channel(topic: Document, events: list[type[EventData]]) -> Document:
+def _channel(topic: Document, events: list[Contract]) -> Document:
     kept = {"cleanup.policy": ["compact"]} if topic.get("cleanup") == "compact" else {"cleanup.policy": ["delete"]}
     if "retention_ms" in topic:
         kept |= {"retention.ms": topic["retention_ms"]}
@@ -145,23 +181,24 @@ def _channel(topic: Document, events: list[type[EventData]]) -> Document:
     }
 
 
-def _operation(action: str, topic: str, events: list[type[EventData]]) -> Document:
+def _operation(action: str, topic: str, events: list[Contract]) -> Document:
     channel = f"#/channels/{_key(topic)}"
     messages = [{"$ref": f"{channel}/messages/{_key(event.TYPE)}"} for event in events if event.TOPIC == topic]
     return {"action": action, "channel": {"$ref": channel}, "messages": messages}
 
 
 def _dead_letters(topic: str) -> Document:
-    summary = "Copies of parked events, original bytes and headers, for eyes only."
+    summary = "Copies of parked or rejected records, original bytes and headers, for eyes only."
     return {"action": "send", "channel": {"$ref": f"#/channels/{_key(topic)}"}, "summary": summary}
 
 
-def _message(event: type[EventData]) -> Document:
+def _message(event: Contract) -> Document:
+    headers = "ForeignHeaders" if issubclass(event, RequestData) else "Headers"
     return {
         "name": event.TYPE,
         "summary": (event.__doc__ or "").strip().splitlines()[0],
         "contentType": "application/json",
-        "headers": {"$ref": "#/components/schemas/Headers"},
+        "headers": {"$ref": f"#/components/schemas/{headers}"},
         "payload": {
             "schemaFormat": "application/schema+json;version=draft-2020-12",
             "schema": inlined_schema(event.TYPE),

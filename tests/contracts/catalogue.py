@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from defray_kernel.contracts.envelope import EventData
+from defray_kernel.contracts.inbound import REQUESTS
 from defray_kernel.contracts.registry import EVENTS
 from tests.contracts import asyncapi
 from tests.contracts.schemas import event_schema
@@ -16,6 +16,9 @@ CloudEvents 1.0 in Kafka's binary mode: the record's value is the JSON below, it
 every re-send), `ce_type`, `ce_subject` (the aggregate's id), `ce_sequence` (gap-free per subject), `ce_partitionkey` (the Kafka
 key), `ce_time`, `ce_correlationid`, `ce_causationid` and `traceparent`. Readers ignore fields they do not know. A released
 event never changes; fields may be added with defaults, anything else is a `v2` beside it.
+
+On an inbound topic strangers ask: there ids are any text, and a field that is not known is refused by name
+([order.requested](events/order.requested.md), [order.cancel_requested](events/order.cancel_requested.md)).
 """
 
 
@@ -31,10 +34,11 @@ def document_text() -> str:
             f"Owner: {topic['owner']}. Key: {topic['key']}. {topic['partitions']} partitions, {kept}.\n"
         )
         parts += [_event(event, [service for service, heard in readers.items() if event in heard]) for event in events]
+        parts += [_event(each, [topic["owner"]]) for each in REQUESTS.values() if topic["name"] == each.TOPIC]
     return "".join(parts)
 
 
-def _event(event: type[EventData], readers: list[str]) -> str:
+def _event(event: asyncapi.Contract, readers: list[str]) -> str:
     schema = event_schema(event.TYPE)
     name = schema["$ref"].rpartition("/")[2]
     parts = "".join(

@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-from defray_kernel.contracts.registry import EVENTS
 from tests.architecture.sources import ROOT
 from tests.contracts import asyncapi, catalogue, openapi, schemas
 
@@ -17,7 +16,7 @@ SCHEMAS = ROOT / "shared/src/defray_kernel/contracts/schemas"
 
 def documents() -> dict[Path, str]:
     """Every generated file with the text it should have."""
-    made = {SCHEMAS / f"{type_name}.json": schemas.schema_text(type_name) for type_name in EVENTS}
+    made = {SCHEMAS / f"{type_name}.json": schemas.schema_text(type_name) for type_name in schemas.CLASSES}
     for service in asyncapi.SERVICES:
         made[ROOT / "services" / service / "asyncapi.yaml"] = asyncapi.document_text(service)
         made |= openapi.documents(service)

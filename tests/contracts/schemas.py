@@ -5,16 +5,20 @@ from typing import Any
 
 import msgspec
 
+from defray_kernel.contracts.inbound import REQUESTS
 from defray_kernel.contracts.registry import EVENTS
 
 Schema = dict[str, Any]
+
+CLASSES: dict[str, type[msgspec.Struct]] = {**EVENTS, **REQUESTS}
+"""Every type that has a schema: what the services tell, and what strangers may ask of them."""
 
 _PROSE = frozenset({"title", "description", "$comment", "examples"})
 
 
 def event_schema(type_name: str) -> Schema:
     """The JSON Schema (2020-12) of one event's body."""
-    schema = msgspec.json.schema(EVENTS[type_name], ref_template="#/$defs/{name}")
+    schema = msgspec.json.schema(CLASSES[type_name], ref_template="#/$defs/{name}")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:defray:event:{type_name}", **schema}
 
 

@@ -172,7 +172,7 @@ def test_an_incompatible_schema_is_refused_rather_than_written() -> None:
     path = generate.SCHEMAS / "order.paid.v1.json"
     narrowed = schemas.event_schema("order.paid.v1")
     del narrowed["$defs"]["OrderPaid"]["properties"]["paid_at"]
-    made = {generate.SCHEMAS / f"{name}.json": schemas.schema_text(name) for name in EVENTS}
+    made = {generate.SCHEMAS / f"{name}.json": schemas.schema_text(name) for name in schemas.CLASSES}
     assert generate.incompatible(made) == {}
     assert generate.incompatible({**made, path: json.dumps(narrowed)}) == {path.name: ["$.paid_at: was removed"]}
     del made[path]
@@ -180,7 +180,7 @@ def test_an_incompatible_schema_is_refused_rather_than_written() -> None:
 
 
 def test_committed_schemas_are_what_the_code_says() -> None:
-    made = {generate.SCHEMAS / f"{name}.json": schemas.schema_text(name) for name in EVENTS}
+    made = {generate.SCHEMAS / f"{name}.json": schemas.schema_text(name) for name in schemas.CLASSES}
     assert generate.drifted(made) == []
     stale = {**made, generate.SCHEMAS / "order.paid.v1.json": "{}\n"}
     assert generate.drifted(stale) == ["shared/src/defray_kernel/contracts/schemas/order.paid.v1.json"]

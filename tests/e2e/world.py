@@ -117,6 +117,12 @@ class World:
         by = self.one.api_key
         return await self.ask("POST", url, by=by, body={"amount_minor": amount_minor}, key=key or uuid7().hex)
 
+    async def request_refund(self, order_id: str, *, key: str | None = None, **wish: object) -> Answer:
+        """Merchant one asks the order service for money of an order to go back."""
+        url = self.url("order", f"/v1/orders/{order_id}/refund-requests")
+        body = {"reason": "one tin returned"} | wish
+        return await self.ask("POST", url, by=self.one.api_key, body=body, key=key or uuid7().hex)
+
     async def channel(self, path: str, body: object = None, *, of: str = "wechat") -> Any:  # noqa: ANN401 - the simulator's JSON
         """Pull one of a channel's levers."""
         url = self.stack.addresses.channels[of].internal_url + path

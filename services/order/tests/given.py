@@ -28,6 +28,7 @@ def order(state: OrderState) -> Order:
         paid_at=NOW if paid else None,
         payment_id=PAYMENT if paid else None,
         refunded_minor=refunded,
+        fulfilled_at=NOW if state is OrderState.FULFILLED else None,
         version=3,
         event_seq=2,
     )

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from defray_kernel.clock import SystemClock
 from defray_kernel.contracts.merchant_v1 import ApiKeyV1, MerchantState
+from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.ids import MerchantId, show, uuid7
@@ -20,11 +21,22 @@ from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.server import Listener
 from defray_kernel.testing.eventually import eventually
 from defray_order import wiring
+from defray_order.commands.coupon_codes import CouponCodes
+from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
+from defray_order.entrypoints.benefits import BenefitsApi
+from defray_order.entrypoints.buyers import BuyersApi
 from defray_order.entrypoints.http import OrdersApi
+from defray_order.entrypoints.order_export import OrderExport
+from defray_order.entrypoints.order_life import OrderLifeApi
+from defray_order.entrypoints.order_list import OrderList
 from defray_order.entrypoints.payment_token import PaymentTokens
+from defray_order.entrypoints.refund_requests import RefundRequestsApi
+from defray_order.entrypoints.write_edges import life_edges
 
-SCOPES = ["orders:read", "orders:write"]
+ENVELOPE = Envelope({"k1": bytes(range(32))}, "k1")
+SCOPES = ["orders:read", "orders:write", "buyers:read", "buyers:erase", "refunds:read", "refunds:write"]
+SCOPES += ["benefits:read", "benefits:write"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +46,7 @@ class Shop:
     merchant_id: MerchantId
     api_key: str
 
-    def state(self, scopes: list[str]) -> MerchantState:
+    def state(self, scopes: list[str], *, suspended: bool = False) -> MerchantState:
         digest = hashlib.sha256(self.api_key.encode()).hexdigest()
         return MerchantState(
             merchant_id=show("mer", self.merchant_id),
@@ -44,6 +56,7 @@ class Shop:
             currencies=["CNY", "JPY"],
             api_keys=[ApiKeyV1(key_id="key_1", prefix="sk_test_", sha256=digest, scopes=scopes)],
             changed_at=SystemClock().real(),
+            suspended=suspended,
         )
 
 
@@ -71,7 +84,7 @@ def order_body(number: str, **changes: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The running public port and two shops; `reader` is a third key that may not write."""
+    """The running public port and two shops; `reader` has a third key that may not write, `suspended` places nothing."""
 
     url: str
     http: aiohttp.ClientSession
@@ -81,6 +94,7 @@ class Service:
     one: Shop
     other: Shop
     reader: Shop
+    suspended: Shop
 
     async def call(
         self,
@@ -111,26 +125,56 @@ def token_key() -> bytes:
 
 
 @asynccontextmanager
-async def running(database: Database, placing: GroupCommit[PlaceOrder, Outcome]) -> AsyncIterator[Service]:
+async def running(
+    database: Database, placing: GroupCommit[PlaceOrder, Outcome], envelope: Envelope = ENVELOPE
+) -> AsyncIterator[Service]:
     """The public port with its group commit, as in the http role."""
-    one, other, reader = shop("one"), shop("other"), shop("reader")
+    one, other, reader, suspended = shop("one"), shop("other"), shop("reader"), shop("suspended")
 
     async def load() -> list[MerchantState]:
-        return [one.state(SCOPES), other.state(SCOPES), reader.state(["orders:read"])]
+        states = [one.state(SCOPES), other.state(SCOPES), reader.state(["orders:read"])]
+        return [*states, suspended.state(SCOPES, suspended=True)]
 
     directory = MerchantDirectory(load, SystemClock())
     tokens = PaymentTokens(token_key(), "k1")
-    edge = wiring.public(OrdersApi(database, placing, tokens), directory)
+    clock = SystemClock()
+    vault = BuyerVault(database, envelope)
+    asking = wiring.asking_refunds(database, clock, None)
+    life = life_edges(database, clock, None)
+    apis: list[wiring.Declares] = [
+        OrderExport(database),
+        OrderList(database=database, envelope=envelope, vault=vault),
+        OrdersApi(database, placing, tokens, vault),
+        OrderLifeApi(database=database, edges=life),
+        BuyersApi(database, vault, clock),
+        BenefitsApi(database=database, codes=CouponCodes(database, envelope), clock=clock),
+        RefundRequestsApi(database=database, asking=asking),
+    ]
+    edge = wiring.public(apis, directory, tokens.verifier(clock))
     stopping = asyncio.Event()
     listener = Listener(edge.app(), "127.0.0.1", 0)
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:
         group.create_task(listener.run(stopping))
         group.create_task(placing.run())
+        group.create_task(asking.run())
+        for each in life.all:
+            group.create_task(each.run())
         group.create_task(directory.run(stopping))
         await eventually(lambda: directory.ready, what="the directory is read")
         url = f"http://127.0.0.1:{listener.port}"
         yield Service(
-            url=url, http=http, database=database, tokens=tokens, placing=placing, one=one, other=other, reader=reader
+            url=url,
+            http=http,
+            database=database,
+            tokens=tokens,
+            placing=placing,
+            one=one,
+            other=other,
+            reader=reader,
+            suspended=suspended,
         )
         stopping.set()
         await placing.stop()
+        await asking.stop()
+        for each in life.all:
+            await each.stop()

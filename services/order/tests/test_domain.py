@@ -1,6 +1,7 @@
 """Every (state, report) pair has one defined answer; identity and amounts come before repeats and legality."""
 
 import dataclasses
+import datetime as dt
 import itertools
 
 import pytest
@@ -27,10 +28,10 @@ from .given import MERCHANT, NOW, PAYMENT, order
 
 PAID, FULFILLED = OrderState.PAID, OrderState.FULFILLED
 SUCCEEDED, CANCELLED, EXPIRED = Report.PAYMENT_SUCCEEDED, Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED
-REFUNDED = Report.MONEY_REFUNDED
+REFUNDED, LATE = Report.MONEY_REFUNDED, Report.LATE_MONEY_KEPT
 
-# Rows are states, columns the five reports: a state name = moves there, "=" = repeated, else the refusal. The refund's
-# sum is 2.00 of 3.00; of an order that its payment did not pay it says nothing.
+# Rows are states, columns the reports: a state name = moves there, "=" = repeated, else the refusal. The refund's sum is
+# 2.00 of 3.00; of an order that its payment did not pay it says nothing. Time is up where expiry is claimed.
 TABLE = """
                     nothing_due      payment_succeeded  payable_cancelled  payable_expired  money_refunded
 PLACED              PAID             PAID               not_closing        not_closing      =
@@ -41,16 +42,26 @@ PARTIALLY_REFUNDED  paid_by_another  =                  already_paid       alrea
 REFUNDED            paid_by_another  =                  already_paid       already_paid     =
 CANCELLED           already_ended    already_ended      =                  already_ended    =
 EXPIRED             already_ended    already_ended      already_ended      =                =
+
+                    cancel_asked     expiry_due         fulfilled           late_money_kept
+PLACED              CLOSING          CLOSING            not_paid            not_ended
+CLOSING             =                =                  not_paid            not_ended
+PAID                already_paid     =                  FULFILLED           =
+FULFILLED           already_paid     =                  =                   =
+PARTIALLY_REFUNDED  already_paid     =                  PARTIALLY_REFUNDED  =
+REFUNDED            already_paid     =                  nothing_left        =
+CANCELLED           =                =                  already_ended       PAID
+EXPIRED             =                =                  already_ended       PAID
 """
 
 
 def reported(report: Report) -> Reported:
-    ends = {CANCELLED: "customer", EXPIRED: "expired"}
-    minor = {SUCCEEDED: 300, REFUNDED: 200}.get(report)
+    ends = {CANCELLED: "customer", EXPIRED: "expired", Report.CANCEL_ASKED: "merchant", Report.EXPIRY_DUE: "expired"}
+    minor = {SUCCEEDED: 300, REFUNDED: 200, LATE: 300}.get(report)
     return Reported(
         report=report,
         merchant_id=MERCHANT,
-        at=NOW,
+        at=NOW + dt.timedelta(hours=2),
         money=None if minor is None else Money(minor=minor, currency="CNY"),
         payment_id=None if minor is None else PAYMENT,
         reason=ends.get(report),  # type: ignore[arg-type]
@@ -58,12 +69,12 @@ def reported(report: Report) -> Reported:
 
 
 def _expected() -> dict[tuple[OrderState, Report], str]:
-    head, *rows = [line.split() for line in TABLE.strip().splitlines()]
-    return {
-        (OrderState(state), Report(report)): answer
-        for state, *answers in rows
-        for report, answer in zip(head, answers, strict=True)
-    }
+    answers: dict[tuple[OrderState, Report], str] = {}
+    for part in TABLE.strip().split("\n\n"):
+        head, *rows = [line.split() for line in part.strip().splitlines()]
+        for state, *told in rows:
+            answers |= {(OrderState(state), Report(report)): word for report, word in zip(head, told, strict=True)}
+    return answers
 
 
 def _told(decision: Decision) -> str:
@@ -88,6 +99,8 @@ def test_a_move_counts_once_and_keeps_what_the_order_is(state: OrderState, repor
         case Moved(order=after):
             assert after.version == before.version + 1
             assert (after.paid_at is not None) == (after.state in HOLDS_MONEY)
+            assert after.reopened == (report is LATE)
+            assert (after.fulfilled_at is not None) == (before.fulfilled_at is not None or report is Report.FULFILLED)
             kept = ("order_id", "merchant_id", "total", "items", "correlation_id", "expires_at", "event_seq")
             assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
         case other:
@@ -170,7 +183,7 @@ TOLD = {
     "PLACED": "order.placed.v1",
     "CLOSING": "order.closing.v1",
     "PAID": "order.paid.v1",
-    "FULFILLED": None,
+    "FULFILLED": "order.fulfilled.v1",
     "PARTIALLY_REFUNDED": "order.refunded.v1",
     "REFUNDED": "order.refunded.v1",
     "CANCELLED": "order.cancelled.v1",
@@ -181,6 +194,32 @@ TOLD = {
 @pytest.mark.parametrize("state", OrderState)
 def test_every_state_has_its_line_in_announce(state: OrderState) -> None:
     data = announce.for_state(order(state))
-    assert (None if data is None else data.TYPE) == TOLD[state]
-    if data is not None:
-        assert (data.status, data.amount_minor, data.items[0].amount_minor) == (state, 300, 300)
+    assert data.TYPE == TOLD[state]
+    assert (data.status, data.amount_minor, data.items[0].amount_minor) == (state, 300, 300)
+
+
+def test_a_fulfilment_is_told_although_refunds_keep_the_state() -> None:
+    before = order(OrderState.PARTIALLY_REFUNDED)
+    decision = decide(before, reported(Report.FULFILLED))
+    assert isinstance(decision, Moved)
+    told = announce.for_move(before, decision.order)
+    assert (told.TYPE, told.status, told.fulfilled_at) == (
+        "order.fulfilled.v1",
+        "PARTIALLY_REFUNDED",
+        NOW + dt.timedelta(hours=2),
+    )
+    assert announce.for_move(decision.order, decision.order).TYPE == "order.refunded.v1"
+
+
+def test_expiry_is_refused_before_its_time_and_what_ended_an_order_stays_when_it_is_reopened() -> None:
+    early = dataclasses.replace(reported(Report.EXPIRY_DUE), at=NOW + dt.timedelta(hours=2, microseconds=-1))
+    assert decide(order(OrderState.PLACED), early) == Refused(reason=Refusal.NOT_DUE)
+    decision = decide(order(OrderState.EXPIRED), reported(LATE))
+    assert isinstance(decision, Moved)
+    reopened = decision.order
+    assert (reopened.closing_reason, reopened.reopened, reopened.payment_id) == ("customer", True, PAYMENT)
+    # Told again, the end of the payable is old news now; a cancel is not.
+    assert decide(reopened, reported(CANCELLED)) == decide(reopened, reported(EXPIRED)) == Repeated()
+    assert decide(reopened, reported(Report.CANCEL_ASKED)) == Refused(reason=Refusal.ALREADY_PAID)
+    other = dataclasses.replace(reported(LATE), payment_id=PaymentId(uuid7()))
+    assert decide(reopened, other) == Refused(reason=Refusal.PAID_BY_ANOTHER)

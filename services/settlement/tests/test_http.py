@@ -53,6 +53,15 @@ async def test_a_third_key_and_a_key_of_a_disabled_merchant_are_refused(service:
     assert (status, problem["code"]) == (409, "merchant_disabled")
 
 
+async def test_a_suspended_merchants_key_works(service: Service) -> None:
+    merchant, key = await service.merchant_with_key("Shop", ["ledger:read"])
+    path = f"/internal/v1/merchants/{merchant['merchant_id']}"
+    for _ in range(2):
+        assert (await service.operate("POST", f"{path}/suspend"))[1]["status"] == "SUSPENDED"
+    assert (await service.ask("/v1/balance", key=key))[0] == 200
+    assert (await service.operate("POST", f"{path}/resume"))[1]["status"] == "ACTIVE"
+
+
 DOORS = [
     ("POST", "/internal/v1/merchants", "viewer", 403),
     ("POST", "/internal/v1/merchants", "finance", 403),

@@ -15,7 +15,17 @@ from defray_kernel.db import Database
 from defray_kernel.ids import MerchantId, uuid7
 from defray_settlement.commands import announce_merchants, change_merchant
 from defray_settlement.commands.change_merchant import Changed, ChangeMerchant
-from defray_settlement.domain.merchant import Act, Disable, IssueKey, Merchant, Refusal, Refused, RevokeKey
+from defray_settlement.domain.merchant import (
+    Act,
+    Disable,
+    IssueKey,
+    Merchant,
+    Refusal,
+    Refused,
+    Resume,
+    RevokeKey,
+    Suspend,
+)
 from defray_settlement.store import ledger, merchants
 
 from .conftest import registered
@@ -67,6 +77,20 @@ async def test_each_change_is_announced_logged_and_audited(database: Database, c
     assert [tuple(row) for row in acts] == [("register", 1), ("issue_key", 2), ("revoke_key", 3), ("disable", 4)]
     assert verdict.broken_at is None
     assert actions == ["merchant.register", "merchant.issue_key", "merchant.revoke_key", "merchant.disable"]
+
+
+async def test_a_suspended_merchant_is_told_of_and_keeps_its_keys(database: Database, clock: ManualClock) -> None:
+    shop = await registered(database, clock, "Shop")
+    for act in (issue(), Suspend(), issue(), Resume()):
+        assert isinstance(await change(database, clock, shop.merchant_id, act), Changed)
+    states = [state for _, state in await announced(database)]
+    assert [(state.status, state.suspended, len(state.api_keys)) for state in states] == [
+        ("ACTIVE", False, 0),
+        ("ACTIVE", False, 1),
+        ("ACTIVE", True, 1),
+        ("ACTIVE", True, 2),
+        ("ACTIVE", False, 2),
+    ]
 
 
 async def test_the_same_act_again_changes_nothing(database: Database, clock: ManualClock) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar, assert_never
+from typing import Any, Final, Generic, Protocol, TypeVar, assert_never
 from uuid import UUID
 
 from defray_kernel import inbox, parking, rounds
@@ -50,6 +50,15 @@ class Skipped:
 Lock = Callable[[Sequence[Event[Any]], WriteTx], Awaitable[None]]
 OnSkipped = Callable[[Sequence[Skipped], WriteTx], Awaitable[None]]
 OnUnreadable = Callable[[Record, Exception, WriteTx], Awaitable[None]]
+
+
+class Take(Protocol):
+    """Applies batches whole, for topics that strangers write to: it answers for each record itself, and parks none.
+
+    Raises faults of infrastructure; anything else makes it be called again `slowly`, when one record can be blamed.
+    """
+
+    async def __call__(self, tx: WriteTx, records: Sequence[Record], *, slowly: bool) -> Applied: ...
 
 
 @dataclass(slots=True, eq=False)

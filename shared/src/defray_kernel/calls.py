@@ -1,6 +1,6 @@
 """What a route is made of: its declaration, the checked request a handler gets, and the reply it gives."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -57,9 +57,13 @@ class Call(msgspec.Struct, Generic[Body], frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler answers; content is encoded by msgspec unless it is bytes already."""
+    """What a handler answers; content is encoded by msgspec unless it is bytes already.
 
-    content: msgspec.Struct | Mapping[str, Any] | list[Any] | bytes | None = None
+    A generator is sent piece by piece, none held longer than the caller takes; one that fails ends the connection,
+    so that nobody takes a part for the whole.
+    """
+
+    content: msgspec.Struct | Mapping[str, Any] | list[Any] | bytes | AsyncGenerator[bytes, None] | None = None
     status: int | None = None  # None = the route's declared status
     headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     content_type: str = "application/json"

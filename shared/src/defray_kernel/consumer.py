@@ -18,7 +18,7 @@ from aiokafka import errors as kafka_errors
 
 from defray_kernel import inbox, metrics, outbox, parking, topics
 from defray_kernel import kafka as kafka_clients
-from defray_kernel.applying import Applied, Applying, Lock, OnSkipped, OnUnreadable, Subscription
+from defray_kernel.applying import Applied, Applying, Lock, OnSkipped, OnUnreadable, Subscription, Take
 from defray_kernel.clock import Clock
 from defray_kernel.crash import crash_point
 from defray_kernel.db import CommitUnknown, Database, backoff_s, begin, is_transient
@@ -55,8 +55,8 @@ class Consumer:
     `name` is this consumer in the database, unique in its schema. `lock(events, tx)` locks the rows of a whole batch
     once, in the one lock order, before its first round. `dedupe_by_id` is for handlers with neither a sequence guard
     nor a natural key. `on_skipped(skipped, tx)` moves a sequence guard over types nobody subscribed to.
-    `on_unreadable` is "park" or a hook `(record, error, tx)` called instead of parking. `start` is where a partition
-    that was never read begins.
+    `on_unreadable` is "park" or a hook `(record, error, tx)` called instead of parking. `take` gets each batch whole, in
+    place of subscriptions. `start` is where a partition that was never read begins.
     """
 
     def __init__(  # noqa: PLR0913 - one place says all there is to say about a consumer
@@ -75,6 +75,7 @@ class Consumer:
         start: Literal["earliest", "latest"] = "earliest",
         on_unreadable: Literal["park"] | OnUnreadable = "park",
         on_skipped: OnSkipped | None = None,
+        take: Take | None = None,
         after_commit: Callable[[], None] | None = None,
         lanes: int = outbox.LANES,
         version: str = "",
@@ -82,7 +83,7 @@ class Consumer:
         self.name, self.group, self.topics = name, group, tuple(topic_names)
         self._database, self._begin, self._batch_max = database, start, batch_max
         self._kafka = dataclasses.replace(kafka, start_within_s=_START_WITHIN_S)
-        self._poke = after_commit or (lambda: None)
+        self._poke, self._take = after_commit or (lambda: None), take
         parks = on_unreadable == "park"
         self._parking = parking.Parking(
             name, dead_letter_topic=f"dlq.{group}" if parks else None, version=version, lanes=lanes
@@ -295,7 +296,7 @@ class Consumer:
         try:
             async with begin(connection) as tx:
                 await inbox.advance(tx, self.name, moves)
-                applied = await self._applying.apply(tx, records, slowly=slowly)
+                applied = await (self._take or self._applying.apply)(tx, records, slowly=slowly)
                 crash_point("consumer.before_commit")
             crash_point("consumer.after_commit")
             for where, position, after in moves:

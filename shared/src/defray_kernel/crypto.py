@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import os
@@ -46,7 +45,6 @@ class Envelope:
                 raise ConfigInvalid("an encryption key is not 32 bytes, or its id is empty or over 64 bytes")
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self._current = current
-        self._index_key = hashlib.sha256(b"defray blind index" + min(keys.items())[1]).digest()
 
     @classmethod
     def from_file(cls, path: Path) -> Envelope:

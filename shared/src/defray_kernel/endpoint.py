@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -23,6 +24,7 @@ from defray_kernel.operators import Operator
 from defray_kernel.problems import Problem
 
 _QUERY_PARAMETERS_MAX: Final = 20
+_STREAM_S: Final = 300.0
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 _log = structlog.get_logger()
 _encode = msgspec.json.Encoder().encode
@@ -258,12 +260,17 @@ def _as_problem(error: Exception, spec: RouteSpec, correlation_id: str) -> Probl
 async def _send_reply(send: Send, spec: RouteSpec, reply: Reply) -> None:
     status = reply.status or spec.status
     content = reply.content
-    body = content if isinstance(content, bytes) else b"" if content is None else _encode(content)
+    stream = content if isinstance(content, AsyncGenerator) else None
+    body = content if isinstance(content, bytes) else b"" if content is None or stream else _encode(content)
     headers = [(b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store")]
-    if body:
+    if body or stream:
         headers.append((b"content-type", reply.content_type.encode()))
     headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
-    if status == 204:
+    if status == 204 or stream:
         headers = headers[1:]
     await send({"type": "http.response.start", "status": status, "headers": headers})
+    if stream:
+        async with asyncio.timeout(_STREAM_S), aclosing(stream):
+            async for part in stream:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": body})

@@ -155,7 +155,7 @@ async def running(service: Service, options: argparse.Namespace) -> AsyncIterato
             await producer.start()
             stack.push_async_callback(producer.stop)
             tasks.append(asyncio.create_task(relay(sessions, service.tables.outbox, producer)))
-        if options.role == "all" and service.handlers:
+        if options.role in {"all", "consume"} and service.handlers:
             consumer = AIOKafkaConsumer(
                 *service.topics, bootstrap_servers=options.kafka, group_id=f"textbook.{service.name}",
                 enable_auto_commit=False, auto_offset_reset="earliest",
@@ -184,7 +184,7 @@ def engine_for(dsn: str) -> AsyncEngine:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser()
-    made.add_argument("role", choices=("http", "relay", "all"))
+    made.add_argument("role", choices=("http", "relay", "consume", "all"))
     made.add_argument("--dsn", required=True)
     made.add_argument("--kafka", default="")
     made.add_argument("--port", type=int, required=True)

@@ -15,6 +15,7 @@ _UNDONE = {
     "parked events": ("parked_event", "true"),
     "open cases": ("exception_case", "state <> 'RESOLVED'"),
     "refunds under way": ("refund", "status IN ('REQUESTED', 'PROCESSING', 'ABNORMAL')"),
+    "refund requests under way": ("refund_request", "state IN ('REQUESTED', 'SENT')"),
     "webhooks not yet delivered": ("delivery", "state = 'PENDING'"),
 }
 """What must be empty in every schema that has the table: words for a person, table, condition."""

@@ -11,6 +11,7 @@ import typer
 
 from defray_sandbox.case_levers import cases_app
 from defray_sandbox.channel_levers import channel_app
+from defray_sandbox.event_levers import events_app
 from defray_sandbox.service_verbs import run_and_echo
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.paths import in_use, stack_paths
@@ -23,6 +24,7 @@ parked_app = typer.Typer(help="Keys whose events wait behind one that failed.", 
 app.add_typer(parked_app, name="parked")
 app.add_typer(cases_app, name="cases")
 app.add_typer(channel_app, name="channel")
+app.add_typer(events_app, name="events")
 
 Postgres = Annotated[str | None, typer.Option(help="A PostgreSQL of your own: a DSN that may create roles.")]
 Service = Annotated[str, typer.Argument(help="order, payment, settlement or notifier")]

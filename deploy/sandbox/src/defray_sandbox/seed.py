@@ -11,7 +11,7 @@ from defray_sandbox.stack.errors import StackError
 
 _KNOWN_WITHIN_S = 20.0
 _SCOPES = (
-    "orders:read", "orders:write", "payments:read", "payments:write", "refunds:read", "refunds:write", "ledger:read", "webhooks:read", "webhooks:write",
+    "orders:read", "orders:write", "buyers:read", "buyers:erase", "payments:read", "payments:write", "refunds:read", "refunds:write", "ledger:read", "benefits:read", "benefits:write", "webhooks:read", "webhooks:write",
 )  # fmt: skip
 _WISHES: dict[str, dict[str, object]] = {
     "lantern": {"name": "Lantern Books", "currencies": ["CNY", "USD"], "fee_basis_points": 60, "mode": "test"},

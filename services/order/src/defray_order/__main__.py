@@ -13,6 +13,7 @@ SERVICE = ServiceDefinition(
     settings_class=Settings,
     wire=wiring.wire,
     migrations=wiring.MIGRATIONS,
+    verbs=wiring.VERBS,
 )
 
 if __name__ == "__main__":

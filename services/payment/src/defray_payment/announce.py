@@ -10,6 +10,7 @@ import msgspec
 from defray_kernel import ids, outbox
 from defray_kernel.contracts import payment_v1
 from defray_kernel.contracts.envelope import Cause
+from defray_kernel.contracts.order_v1 import OrderRefundRequested
 from defray_kernel.outbox import OutboxEvent
 from defray_payment.domain.payable import Payable
 from defray_payment.domain.payment import PAID, Payment, PaymentStatus
@@ -83,6 +84,7 @@ class RefundBody(msgspec.Struct, frozen=True, kw_only=True):
     channel_refund_id: str | None
     failure_code: str | None
     correlation_id: str
+    refund_request_id: str | None
     links: LinksBody
 
 
@@ -182,10 +184,26 @@ def refund_event(refund: Refund, payment: Payment, cause: Cause, at: dt.datetime
         channel_refund_id=refund.channel_refund_id,
         done_at=refund.done_at,
         failure_code=refund.failure_code,
+        refund_request_id=_request_id(refund),
     )
     return outbox.event(
         data, key=data.order_id, aggregate_id=data.refund_id, sequence=refund.event_seq, cause=cause, at=at
     )
+
+
+def refund_refused(wish: OrderRefundRequested, code: str, cause: Cause, at: dt.datetime) -> OutboxEvent:
+    """The announcement that no refund is made for the order service's request; its subject is the request."""
+    data = payment_v1.RefundRefused(
+        refund_request_id=wish.refund_request_id,
+        payment_id=wish.refund_payment_id,
+        order_id=wish.order_id,
+        merchant_id=wish.merchant_id,
+        amount_minor=wish.refund_minor,
+        currency=wish.currency,
+        code=code,
+        refused_at=at,
+    )
+    return outbox.event(data, key=wish.order_id, aggregate_id=wish.refund_request_id, sequence=1, cause=cause, at=at)
 
 
 def payable_closed(payable: Payable, cause: Cause, at: dt.datetime) -> OutboxEvent:
@@ -256,8 +274,13 @@ def refund_body(refund: Refund) -> RefundBody:
         channel_refund_id=refund.channel_refund_id,
         failure_code=refund.failure_code,
         correlation_id=refund.correlation_id,
+        refund_request_id=_request_id(refund),
         links=LinksBody(self=f"/v1/refunds/{refund_id}"),
     )
+
+
+def _request_id(refund: Refund) -> str | None:
+    return None if refund.request_id is None else ids.show("rrq", refund.request_id)
 
 
 def paid_minor(payment: Payment) -> int | None:

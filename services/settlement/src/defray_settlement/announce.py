@@ -27,6 +27,7 @@ def merchant_state(merchant: Merchant) -> MerchantState:
             for key in merchant.keys
         ],
         late_money=merchant.late_money,
+        suspended=merchant.status is MerchantStatus.SUSPENDED,
         changed_at=merchant.changed_at,
     )
 
@@ -66,7 +67,7 @@ def account_posted(
 
 def _status(status: MerchantStatus) -> Literal["ACTIVE", "DISABLED"]:
     match status:
-        case MerchantStatus.ACTIVE:
+        case MerchantStatus.ACTIVE | MerchantStatus.SUSPENDED:
             return "ACTIVE"
         case MerchantStatus.DISABLED:
             return "DISABLED"

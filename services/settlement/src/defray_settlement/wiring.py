@@ -72,7 +72,7 @@ def registered(database: Database) -> Load:
     async def load() -> Sequence[MerchantState]:
         async with database.read() as conn:
             everyone = await merchants.everyone(conn)
-        return [announce.merchant_state(m) for m in everyone if m.status is MerchantStatus.ACTIVE]
+        return [announce.merchant_state(m) for m in everyone if m.status is not MerchantStatus.DISABLED]
 
     return load
 

@@ -22,7 +22,10 @@ class ApiKeyV1(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MerchantState(EventData, frozen=True, kw_only=True):
-    """The merchant as the other services need it. Key: merchant id. Announced again, so readers guard by sequence."""
+    """The merchant as the other services need it. Key: merchant id. Announced again, so readers guard by sequence.
+
+    `suspended`: it places no orders; what it has sold goes on, and its customers can be refunded.
+    """
 
     TYPE: ClassVar[str] = "merchant.state.v1"
     TOPIC: ClassVar[str] = TOPIC
@@ -35,3 +38,4 @@ class MerchantState(EventData, frozen=True, kw_only=True):
     api_keys: list[ApiKeyV1]
     late_money: Literal["return", "reopen", "case"] = "return"
     changed_at: Time
+    suspended: bool = False

@@ -100,7 +100,7 @@ class RefundStateV1(EventData, frozen=True, kw_only=True):
 
     `refund_no` is the latest business number at the channel. `reason` says who wants the money back: the merchant, or
     the rule for money that came late, twice or in a wrong amount. `payment_refunded_minor` is the sum of this payment's
-    refunds that succeeded, this one included.
+    refunds that succeeded, this one included. `refund_request_id` is there when the order service asked for it.
     """
 
     TOPIC: ClassVar[str] = TOPIC
@@ -120,6 +120,7 @@ class RefundStateV1(EventData, frozen=True, kw_only=True):
     channel_refund_id: str | None = None
     done_at: Time | None = None
     failure_code: str | None = None
+    refund_request_id: str | None = None
 
 
 class RefundRequested(RefundStateV1, frozen=True, kw_only=True):
@@ -144,3 +145,22 @@ class RefundAbnormal(RefundStateV1, frozen=True, kw_only=True):
     """The money is stuck at the channel and a person must act there; its amount stays reserved."""
 
     TYPE: ClassVar[str] = "refund.abnormal.v1"
+
+
+class RefundRefused(EventData, frozen=True, kw_only=True):
+    """A refund that the order service asked for cannot be made; `code` is ours and stable. Its subject is the request.
+
+    Told once per request; nothing was reserved and the channel was not asked. Consumers first.
+    """
+
+    TYPE: ClassVar[str] = "refund.refused.v1"
+    TOPIC: ClassVar[str] = TOPIC
+
+    refund_request_id: str
+    payment_id: str
+    order_id: str
+    merchant_id: str
+    amount_minor: Minor
+    currency: Currency
+    code: str
+    refused_at: Time

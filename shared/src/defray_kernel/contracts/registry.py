@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from defray_kernel.contracts import delivery_v1, ledger_v1, merchant_v1, order_v1, payment_v1
+from defray_kernel.contracts import delivery_v1, grant_v1, ledger_v1, merchant_v1, order_v1, payment_v1
 from defray_kernel.contracts.envelope import EventData
 
 EVENTS: Final[dict[str, type[EventData]]] = {
@@ -13,7 +13,14 @@ EVENTS: Final[dict[str, type[EventData]]] = {
         order_v1.OrderPaid,
         order_v1.OrderCancelled,
         order_v1.OrderExpired,
+        order_v1.OrderFulfilled,
         order_v1.OrderRefunded,
+        order_v1.OrderRefundRequested,
+        grant_v1.GrantGranted,
+        grant_v1.GrantUsed,
+        grant_v1.GrantRevoked,
+        grant_v1.GrantOwed,
+        grant_v1.GrantFailed,
         payment_v1.PaymentCreated,
         payment_v1.PaymentPending,
         payment_v1.PaymentSucceeded,
@@ -26,6 +33,7 @@ EVENTS: Final[dict[str, type[EventData]]] = {
         payment_v1.RefundSucceeded,
         payment_v1.RefundFailed,
         payment_v1.RefundAbnormal,
+        payment_v1.RefundRefused,
         merchant_v1.MerchantState,
         ledger_v1.AccountPosted,
         delivery_v1.DeliveryDelivered,

@@ -6,13 +6,14 @@ from uuid import UUID
 
 import msgspec
 
-from defray_kernel.contracts import order_v1, payment_v1
+from defray_kernel.contracts import grant_v1, order_v1, payment_v1
 from defray_kernel.contracts.envelope import Event
+from defray_kernel.contracts.grant_v1 import GrantStateV1
 from defray_kernel.contracts.order_v1 import OrderStateV1
-from defray_kernel.contracts.payment_v1 import PaymentStateV1, RefundStateV1
+from defray_kernel.contracts.payment_v1 import PaymentStateV1, RefundRefused, RefundStateV1
 from defray_kernel.ids import DeliveryId, EndpointId, MerchantId, MessageId
 
-Told: TypeAlias = OrderStateV1 | PaymentStateV1 | RefundStateV1
+Told: TypeAlias = OrderStateV1 | GrantStateV1 | PaymentStateV1 | RefundStateV1 | RefundRefused
 
 TOLD: Final[tuple[type[Told], ...]] = (
     order_v1.OrderPlaced,
@@ -20,7 +21,14 @@ TOLD: Final[tuple[type[Told], ...]] = (
     order_v1.OrderPaid,
     order_v1.OrderCancelled,
     order_v1.OrderExpired,
+    order_v1.OrderFulfilled,
     order_v1.OrderRefunded,
+    order_v1.OrderRefundRequested,
+    grant_v1.GrantGranted,
+    grant_v1.GrantUsed,
+    grant_v1.GrantRevoked,
+    grant_v1.GrantOwed,
+    grant_v1.GrantFailed,
     payment_v1.PaymentCreated,
     payment_v1.PaymentPending,
     payment_v1.PaymentSucceeded,
@@ -32,6 +40,7 @@ TOLD: Final[tuple[type[Told], ...]] = (
     payment_v1.RefundSucceeded,
     payment_v1.RefundFailed,
     payment_v1.RefundAbnormal,
+    payment_v1.RefundRefused,
 )
 """Every public event that is a merchant's own affair; `payable.closed.v1` is between our services."""
 TOLD_TYPES: Final = frozenset(told.TYPE for told in TOLD)

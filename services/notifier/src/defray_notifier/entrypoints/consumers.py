@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from defray_kernel.consumer import Subscription
-from defray_kernel.contracts import order_v1, payment_v1
+from defray_kernel.contracts import grant_v1, order_v1, payment_v1
 from defray_notifier.commands import tell_merchants
 
 EVENTS_TOPICS: Final = (order_v1.TOPIC, payment_v1.TOPIC)
@@ -13,7 +13,14 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(order_v1.OrderPaid, tell_merchants.handle),
     Subscription(order_v1.OrderCancelled, tell_merchants.handle),
     Subscription(order_v1.OrderExpired, tell_merchants.handle),
+    Subscription(order_v1.OrderFulfilled, tell_merchants.handle),
     Subscription(order_v1.OrderRefunded, tell_merchants.handle),
+    Subscription(order_v1.OrderRefundRequested, tell_merchants.handle),
+    Subscription(grant_v1.GrantGranted, tell_merchants.handle),
+    Subscription(grant_v1.GrantUsed, tell_merchants.handle),
+    Subscription(grant_v1.GrantRevoked, tell_merchants.handle),
+    Subscription(grant_v1.GrantOwed, tell_merchants.handle),
+    Subscription(grant_v1.GrantFailed, tell_merchants.handle),
     Subscription(payment_v1.PaymentCreated, tell_merchants.handle),
     Subscription(payment_v1.PaymentPending, tell_merchants.handle),
     Subscription(payment_v1.PaymentSucceeded, tell_merchants.handle),
@@ -25,4 +32,5 @@ EVENTS: Final[tuple[Subscription[Any], ...]] = (
     Subscription(payment_v1.RefundSucceeded, tell_merchants.handle),
     Subscription(payment_v1.RefundFailed, tell_merchants.handle),
     Subscription(payment_v1.RefundAbnormal, tell_merchants.handle),
+    Subscription(payment_v1.RefundRefused, tell_merchants.handle),
 )

@@ -9,15 +9,15 @@ from defray_kernel.db import WriteTx
 from defray_kernel.errors import Poison
 from defray_kernel.ids import MerchantId, OrderId, PaymentId, parse
 from defray_kernel.money import Money
-from defray_order.commands import apply_reports, project_refund
+from defray_order.commands import apply_reports, follow_refunds
 from defray_order.commands.apply_reports import ApplyReport
 from defray_order.domain.order import Report, Reported
 
 
 async def handle(events: Sequence[Event[RefundSucceeded]], tx: WriteTx, clock: Clock) -> None:
-    """Move the orders, then keep the refunds' state. Raises RetryLater for an unknown order, Poison for a bad id."""
+    """Move the orders, then keep the refunds' state and move their requests. Raises RetryLater for an unknown order, Poison for a bad id."""
     await apply_reports.handle([_report(event) for event in events], tx, clock)
-    await project_refund.handle(events, tx, clock)
+    await follow_refunds.handle(events, tx, clock)
 
 
 def _report(event: Event[RefundSucceeded]) -> ApplyReport:

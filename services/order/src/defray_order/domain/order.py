@@ -35,6 +35,10 @@ class Report(StrEnum):
     PAYABLE_CANCELLED = "payable_cancelled"  # nothing can be paid any more, because somebody asked to end it
     PAYABLE_EXPIRED = "payable_expired"  # the same, because its time was up
     MONEY_REFUNDED = "money_refunded"  # so much of a payment has gone back so far
+    CANCEL_ASKED = "cancel_asked"  # the merchant, the customer or an operator wants it to end unpaid
+    EXPIRY_DUE = "expiry_due"  # its time is up
+    FULFILLED = "fulfilled"  # all of it was granted or delivered
+    LATE_MONEY_KEPT = "late_money_kept"  # it ended unpaid, its money came after that, and the merchant keeps it
 
 
 class Refusal(StrEnum):
@@ -48,6 +52,13 @@ class Refusal(StrEnum):
     ALREADY_PAID = "already_paid"
     ALREADY_ENDED = "already_ended"
     NOT_CLOSING = "not_closing"
+    NOT_DUE = "not_due"
+    NOT_PAID = "not_paid"
+    NOT_ENDED = "not_ended"
+    NOTHING_LEFT = "nothing_left"  # all of its money has gone back
+    REFUND_DIFFERS = "refund_differs"  # a refund request is told of with another amount, payment or refund
+    RECALLED_IN_VAIN = "recalled_in_vain"  # grants were recalled for a refund that then was not made
+    REFUND_CONTRADICTS = "refund_contradicts"  # a refund request is told to have ended otherwise than before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +81,9 @@ class OrderItem:
 class Order:
     """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event.
 
-    `refunded_minor` is what has gone back of the payment that paid it, in minor units of the total's currency.
+    `coupons_minor` is what coupons took off: the lines less this make the total. `refunded_minor` is what has gone back
+    of the payment that paid it; both in minor units of the total's currency.
+    `reopened`: it was paid after it had ended, and `closing_reason` tells what had ended it.
     """
 
     order_id: OrderId
@@ -85,7 +98,10 @@ class Order:
     closing_reason: ClosingReason | None = None
     paid_at: dt.datetime | None = None
     payment_id: PaymentId | None = None
+    coupons_minor: int = 0
     refunded_minor: int = 0
+    fulfilled_at: dt.datetime | None = None
+    reopened: bool = False
     version: int = 1
     event_seq: int = 1
 
@@ -129,9 +145,14 @@ Decision: TypeAlias = Moved | Repeated | Refused
 TRANSITIONS: Final[Mapping[tuple[OrderState, Report], OrderState]] = {
     (OrderState.PLACED, Report.NOTHING_DUE): OrderState.PAID,
     (OrderState.PLACED, Report.PAYMENT_SUCCEEDED): OrderState.PAID,
+    (OrderState.PLACED, Report.CANCEL_ASKED): OrderState.CLOSING,
+    (OrderState.PLACED, Report.EXPIRY_DUE): OrderState.CLOSING,
     (OrderState.CLOSING, Report.PAYMENT_SUCCEEDED): OrderState.PAID,  # The money came before the payable was closed.
     (OrderState.CLOSING, Report.PAYABLE_CANCELLED): OrderState.CANCELLED,
     (OrderState.CLOSING, Report.PAYABLE_EXPIRED): OrderState.EXPIRED,
+    (OrderState.CANCELLED, Report.LATE_MONEY_KEPT): OrderState.PAID,
+    (OrderState.EXPIRED, Report.LATE_MONEY_KEPT): OrderState.PAID,
+    (OrderState.PAID, Report.FULFILLED): OrderState.FULFILLED,
 }
 
 HOLDS_MONEY: Final = frozenset(
@@ -151,8 +172,20 @@ def decide(order: Order, reported: Reported) -> Decision:
         return Refused(reason=Refusal.MERCHANT_MISMATCH)
     if reported.money is not None and reported.money.currency != order.total.currency:
         return Refused(reason=Refusal.CURRENCY_MISMATCH)
-    if reported.report is Report.MONEY_REFUNDED:
-        return _when_refunded(order, reported)
+    match reported.report:
+        case Report.MONEY_REFUNDED:
+            return _when_refunded(order, reported)
+        case Report.FULFILLED:
+            return _when_fulfilled(order, reported)
+        case Report.EXPIRY_DUE if reported.at < order.expires_at:
+            return Refused(reason=Refusal.NOT_DUE)
+        case Report.EXPIRY_DUE if order.state is not OrderState.PLACED:
+            return Repeated()  # The timer looked before somebody else moved it.
+        case _:
+            return _when_told(order, reported)
+
+
+def _when_told(order: Order, reported: Reported) -> Decision:
     if reported.money is not None and reported.money != order.total:
         return Refused(reason=Refusal.AMOUNT_MISMATCH)
     target = TRANSITIONS.get((order.state, reported.report))
@@ -160,18 +193,35 @@ def decide(order: Order, reported: Reported) -> Decision:
         return Moved(order=_moved(order, target, reported))
     if order.state in HOLDS_MONEY:
         return _when_paid(order, reported)
+    if reported.report is Report.CANCEL_ASKED:
+        return Repeated()  # Asked before, or ended: it can no longer be paid, which is what was asked for.
     ending = _ENDED.get(order.state)
     if ending is not None:
         return Repeated() if ending is reported.report else Refused(reason=Refusal.ALREADY_ENDED)
-    return Refused(reason=Refusal.NOT_CLOSING)
+    return Refused(reason=Refusal.NOT_ENDED if reported.report is Report.LATE_MONEY_KEPT else Refusal.NOT_CLOSING)
 
 
 def _when_paid(order: Order, reported: Reported) -> Repeated | Refused:
-    if reported.report in {Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED}:
-        return Refused(reason=Refusal.ALREADY_PAID)
+    if reported.report in {Report.PAYABLE_CANCELLED, Report.PAYABLE_EXPIRED, Report.CANCEL_ASKED}:
+        # After a reopening the payable's end is old news: it came before the money that was kept.
+        ended_before = order.reopened and reported.report is not Report.CANCEL_ASKED
+        return Repeated() if ended_before else Refused(reason=Refusal.ALREADY_PAID)
     if reported.payment_id != order.payment_id:
         return Refused(reason=Refusal.PAID_BY_ANOTHER)
     return Repeated()
+
+
+def _when_fulfilled(order: Order, reported: Reported) -> Decision:
+    if order.fulfilled_at is not None:
+        return Repeated()
+    if order.state is OrderState.PARTIALLY_REFUNDED:
+        # What was not given back is fulfilled; the state goes on telling of the money.
+        return Moved(order=dataclasses.replace(order, fulfilled_at=reported.at, version=order.version + 1))
+    if order.state is OrderState.PAID:
+        return Moved(order=_moved(order, OrderState.FULFILLED, reported))
+    refusals = {OrderState.REFUNDED: Refusal.NOTHING_LEFT}
+    refusals |= {OrderState.PLACED: Refusal.NOT_PAID, OrderState.CLOSING: Refusal.NOT_PAID}
+    return Refused(reason=refusals.get(order.state, Refusal.ALREADY_ENDED))
 
 
 def _when_refunded(order: Order, reported: Reported) -> Decision:
@@ -195,12 +245,14 @@ def _when_refunded(order: Order, reported: Reported) -> Decision:
 
 
 def _moved(order: Order, target: OrderState, reported: Reported) -> Order:
-    paid = target in HOLDS_MONEY
-    return dataclasses.replace(
-        order,
-        state=target,
-        version=order.version + 1,
-        closing_reason=reported.reason or order.closing_reason,
-        paid_at=reported.at if paid else None,
-        payment_id=reported.payment_id if paid else None,
+    moved = dataclasses.replace(
+        order, state=target, version=order.version + 1, closing_reason=reported.reason or order.closing_reason
     )
+    if target is OrderState.PAID:
+        return dataclasses.replace(
+            moved,
+            paid_at=reported.at,
+            payment_id=reported.payment_id,
+            reopened=reported.report is Report.LATE_MONEY_KEPT,
+        )
+    return dataclasses.replace(moved, fulfilled_at=reported.at) if target is OrderState.FULFILLED else moved

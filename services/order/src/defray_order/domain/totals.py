@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from defray_order.domain.order import OrderItem
 
 
-def mismatch(items: Sequence[OrderItem], total_minor: int) -> str | None:
-    """The field that does not add up, as the request names it; None when all do."""
+def mismatch(items: Sequence[OrderItem], total_minor: int, *, with_coupons: bool = False) -> str | None:
+    """The field that does not add up, as the request names it; None when all do.
+
+    `with_coupons`: the total may be less than the lines; by how much is known when the coupons are looked at.
+    """
     for index, item in enumerate(items):
         if item.amount_minor < 0:
             return f"items[{index}].discount_minor"
-    return "amount_minor" if sum(item.amount_minor for item in items) != total_minor else None
+    cost = sum(item.amount_minor for item in items)
+    fits = total_minor <= cost if with_coupons else total_minor == cost
+    return None if fits else "amount_minor"

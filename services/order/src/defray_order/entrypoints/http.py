@@ -1,7 +1,5 @@
 """The merchant's API: place an order, look at it; and the keys that payment tokens are verified with."""
 
-import datetime as dt
-import hashlib
 from typing import Annotated, Final
 
 import msgspec
@@ -12,21 +10,28 @@ from defray_kernel.fields import AmountMinorOrZero, CurrencyCode, RequestModel, 
 from defray_kernel.group_commit import GroupCommit
 from defray_kernel.http import Call, Edge, Reply, replayed
 from defray_kernel.idempotency import Replay
-from defray_kernel.ids import MerchantId, OrderId, parse, uuid7
-from defray_kernel.money import Money
+from defray_kernel.ids import MerchantId, OrderId, parse
 from defray_kernel.problems import Problem, ProblemKind
 from defray_order import announce
 from defray_order.announce import OrderShown
-from defray_order.commands.place_order import Conflict, Outcome, PlaceOrder, Told
-from defray_order.domain import totals
-from defray_order.domain.order import OrderItem
+from defray_order.commands.keep_buyers import BuyerVault
+from defray_order.commands.place_order import Cancelled, Conflict, NotWith, Outcome, PlaceOrder
+from defray_order.commands.told import Told
+from defray_order.commands.wishes import FieldProblem, wish_from
+from defray_order.domain.coupon import CODES_MAX
+from defray_order.entrypoints.buyers import BuyerBody, checked
 from defray_order.entrypoints.payment_token import PaymentTokens
-from defray_order.store import order_payments, order_refunds, orders
+from defray_order.store import coupons, order_payments, order_refunds, orders, refund_requests
 
 PROBLEMS: Final = (
+    ProblemKind(code="merchant_disabled", status=403, title="The merchant places no orders at present"),
+    ProblemKind(code="merchant_suspended", status=403, title="The merchant is suspended; it places no orders"),
     ProblemKind(code="amount_mismatch", status=422, title="The amounts do not add up to the minor unit"),
     ProblemKind(
         code="order_conflict", status=409, title="An order of other content has this merchant_order_no already"
+    ),
+    ProblemKind(
+        code="order_cancelled", status=409, title="The order of this merchant_order_no was cancelled before it came"
     ),
 )
 
@@ -34,29 +39,26 @@ _shown = msgspec.json.Decoder(OrderShown)
 
 
 class ItemBody(RequestModel):
-    """One line; it costs quantity × unit_amount_minor − discount_minor."""
+    """One line; it costs quantity × unit_amount_minor − discount_minor. Paid, it brings the `benefits` named by their ids."""
 
     sku: Annotated[str, Text(64)]
     title: Annotated[str, Text(200)]
     quantity: Annotated[int, Field(ge=1, le=1_000_000)]
     unit_amount_minor: AmountMinorOrZero
     discount_minor: AmountMinorOrZero = 0
+    benefits: Annotated[tuple[Annotated[str, Text(36)], ...], Field(max_length=3, strict=False)] = ()
 
 
 class OrderBody(RequestModel):
-    """An order; `amount_minor` must be what its lines cost together."""
+    """An order; `amount_minor` must be what its lines cost together, less what its coupons take off, each off the rest."""
 
     merchant_order_no: Annotated[str, Text(64, pattern="^[!-~]+$")]
     currency: CurrencyCode
     amount_minor: AmountMinorOrZero
     items: Annotated[tuple[ItemBody, ...], Field(min_length=1, max_length=100, strict=False)]
     expires_in_s: Annotated[int, Field(ge=60, le=7 * 24 * 3600)] = 7200
-
-
-class OrdersFound(msgspec.Struct, frozen=True, kw_only=True):
-    """The orders under a merchant's number: none or one."""
-
-    data: list[OrderShown]
+    buyer: BuyerBody | None = None
+    coupon_codes: Annotated[tuple[Annotated[str, Text(40)], ...], Field(max_length=CODES_MAX, strict=False)] = ()
 
 
 class KeySet(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,8 +70,10 @@ class KeySet(msgspec.Struct, frozen=True, kw_only=True):
 class OrdersApi:
     """Handlers of the public port."""
 
-    def __init__(self, database: Database, placing: GroupCommit[PlaceOrder, Outcome], tokens: PaymentTokens) -> None:
-        self._database, self._placing, self._tokens = database, placing, tokens
+    def __init__(
+        self, database: Database, placing: GroupCommit[PlaceOrder, Outcome], tokens: PaymentTokens, vault: BuyerVault
+    ) -> None:
+        self._database, self._placing, self._tokens, self._vault = database, placing, tokens, vault
 
     def declare(self, edge: Edge) -> None:
         """Add the routes."""
@@ -84,8 +88,6 @@ class OrdersApi:
             scope="orders:write",
             idempotency_key=True,
         )
-        edge.route("GET", "/v1/orders", self.find, summary="Find an order by merchant_order_no",
-                   response=OrdersFound, scope="orders:read")  # fmt: skip
         edge.route("GET", "/v1/orders/{order_id}", self.get, summary="Show an order",
                    response=OrderShown, scope="orders:read")  # fmt: skip
         edge.route("GET", "/.well-known/jwks.json", self.jwks, summary="Keys that payment tokens are verified with",
@@ -93,12 +95,19 @@ class OrdersApi:
 
     async def place(self, call: Call[OrderBody]) -> Reply:
         """Check what the database need not be asked for, then wait for the commit."""
-        outcome = await self._placing.submit(_command(call))
+        command = _command(call)
+        if call.body.buyer is not None:
+            command = await self._vault.sealed_into(command, checked(call.body.buyer))
+        outcome = await self._placing.submit(command)
         match outcome:
             case Told(status=status, body=body):
                 return Reply(status=status, content=self._with_token(body))
             case Conflict():
                 raise Problem("order_conflict", field="merchant_order_no")
+            case NotWith(code=code, field=field):
+                raise Problem(code, field=field)
+            case Cancelled():
+                raise Problem("order_cancelled", field="merchant_order_no")
             case Replay(body=body):
                 reply = replayed(outcome)
                 assert reply is not None
@@ -114,20 +123,10 @@ class OrdersApi:
         except ValueError:
             raise Problem("not_found") from None
         async with self._database.read() as conn:
-            found = await _look_at(conn, _merchant(call), order_id)
+            found = await look_at(conn, _merchant(call), order_id)
         if found is None:
             raise Problem("not_found")
         return Reply(content=found)
-
-    async def find(self, call: Call[None]) -> Reply:
-        """The caller's order under its own number."""
-        number = call.query.get("merchant_order_no", "")
-        if not 1 <= len(number) <= 64 or set(call.query) != {"merchant_order_no"}:
-            raise Problem("invalid_parameter", field="merchant_order_no")
-        async with self._database.read() as conn:
-            order_id = await orders.by_number(conn, _merchant(call), number)
-            found = None if order_id is None else await _look_at(conn, _merchant(call), order_id)
-        return Reply(content=OrdersFound(data=[] if found is None else [found]))
 
     async def jwks(self, _call: Call[None]) -> Reply:
         """Public keys; a verifier may keep them for an hour."""
@@ -140,46 +139,36 @@ class OrdersApi:
         return msgspec.json.encode(msgspec.structs.replace(order, payment_token=self._tokens.sign(order)))
 
 
-async def _look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -> OrderShown | None:
+async def look_at(conn: ReadConn, merchant_id: MerchantId, order_id: OrderId) -> OrderShown | None:
+    """One order of this merchant's with all that is known of it."""
     order = (await orders.get(conn, [order_id])).get(order_id)
     if order is None or order.merchant_id != merchant_id:
         return None
     payments = await order_payments.of_orders(conn, [order_id])
-    return announce.shown(order, payments, await order_refunds.of_orders(conn, [order_id]))
+    requests = await refund_requests.of_order(conn, order_id, limit=refund_requests.PER_PAGE_MAX)
+    steps = await refund_requests.steps(conn, [request.request_id for request in requests])
+    return announce.shown(
+        order,
+        payments,
+        await order_refunds.of_orders(conn, [order_id]),
+        [announce.request_shown(request, steps) for request in requests],
+        (await coupons.debts(conn, [order_id])).get(order_id, 0),
+    )
 
 
 def _command(call: Call[OrderBody]) -> PlaceOrder:
-    body, merchant = call.body, call.merchant
-    assert merchant is not None
+    assert call.merchant is not None
     assert call.idempotency_key is not None
-    if body.currency not in merchant.state.currencies:
-        raise Problem("unsupported_currency", field="currency")
-    items = tuple(
-        OrderItem(
-            sku=item.sku,
-            title=item.title,
-            quantity=item.quantity,
-            unit_amount_minor=item.unit_amount_minor,
-            discount_minor=item.discount_minor,
-        )
-        for item in body.items
-    )
-    wrong = totals.mismatch(items, body.amount_minor)
-    if wrong is not None:
-        raise Problem("amount_mismatch", field=wrong)
-    return PlaceOrder(
-        order_id=OrderId(uuid7()),
-        merchant_id=merchant.merchant_id,
-        merchant_order_no=body.merchant_order_no,
-        total=Money(minor=body.amount_minor, currency=body.currency),
-        items=items,
-        expires_in=dt.timedelta(seconds=body.expires_in_s),
-        # Of the model, not of the text: a default written out does not make another order.
-        content_hash=hashlib.sha256(body.model_dump_json().encode()).digest(),
+    wish = wish_from(
+        call.body,
+        call.merchant,
+        cause=call.cause,
         idempotency_key=call.idempotency_key,
         request_hash=call.request_hash,
-        cause=call.cause,
     )
+    if isinstance(wish, FieldProblem):
+        raise Problem(wish.code, field=wish.field)
+    return wish
 
 
 def _merchant(call: Call[None]) -> MerchantId:

@@ -4,6 +4,7 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from asyncpg import Record
@@ -17,6 +18,9 @@ from defray_order.domain.order import Order, OrderItem, OrderState, Report
 
 Q = queries(__file__)
 
+NEVER_PLACED: Final = bytes(32)
+"""Content hash of an order that was cancelled before it came: no content has it."""
+
 
 class MovedByAnother(Exception):
     """A row changed although it was locked: our bug, never to be passed over."""
@@ -24,7 +28,10 @@ class MovedByAnother(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One line of the log; `before` and `report` are None for the first."""
+    """One line of the log; `before` and `report` are None for the first.
+
+    `note` is what the asking side wrote, `event_id` and `event_type` are of the event that told of it.
+    """
 
     order_id: OrderId
     version: int
@@ -33,6 +40,9 @@ class Transition:
     report: Report | None
     at: dt.datetime
     cause: Cause
+    note: str | None = None
+    event_id: UUID | None = None
+    event_type: str | None = None
 
 
 async def insert(tx: WriteTx, orders: Sequence[Order], content_hashes: Sequence[bytes]) -> set[OrderId]:
@@ -45,10 +55,12 @@ async def insert(tx: WriteTx, orders: Sequence[Order], content_hashes: Sequence[
         [o.state for o in orders],
         [o.total.currency for o in orders],
         [o.total.minor for o in orders],
+        [o.coupons_minor for o in orders],
         content_hashes,
         [o.correlation_id for o in orders],
         [o.placed_at for o in orders],
         [o.expires_at for o in orders],
+        [o.closing_reason for o in orders],
         [o.paid_at for o in orders],
         [o.version for o in orders],
         [o.event_seq for o in orders],
@@ -74,12 +86,6 @@ async def by_numbers(
         (MerchantId(row["merchant_id"]), row["merchant_order_no"]): (OrderId(row["order_id"]), row["content_hash"])
         for row in rows
     }
-
-
-async def by_number(conn: ReadConn, merchant_id: MerchantId, merchant_order_no: str) -> OrderId | None:
-    """The order under a merchant's own number."""
-    order_id: UUID | None = await conn.fetchval(Q.by_number, merchant_id, merchant_order_no)
-    return None if order_id is None else OrderId(order_id)
 
 
 async def get(conn: ReadConn, order_ids: Sequence[OrderId]) -> dict[OrderId, Order]:
@@ -112,6 +118,8 @@ async def move(tx: WriteTx, orders: Sequence[Order]) -> None:
         [o.paid_at for o in orders],
         [o.payment_id for o in orders],
         [o.refunded_minor for o in orders],
+        [o.fulfilled_at for o in orders],
+        [o.reopened for o in orders],
         [o.version for o in orders],
         [o.event_seq for o in orders],
     )
@@ -132,7 +140,38 @@ async def log_transitions(tx: WriteTx, transitions: Sequence[Transition]) -> Non
         [t.cause.correlation_id for t in transitions],
         [t.cause.causation_id for t in transitions],
         [t.cause.traceparent for t in transitions],
+        [t.note for t in transitions],
+        [t.event_id for t in transitions],
+        [t.event_type for t in transitions],
     )
+
+
+async def transitions(conn: ReadConn, order_id: OrderId, *, limit: int) -> list[Transition]:
+    """How an order moved, in order, at most `limit` lines."""
+    return [
+        Transition(
+            order_id=order_id,
+            version=row["version"],
+            before=None if row["from_state"] is None else OrderState(row["from_state"]),
+            after=OrderState(row["to_state"]),
+            report=None if row["report"] is None else Report(row["report"]),
+            at=row["at"],
+            cause=Cause(
+                correlation_id=row["correlation_id"],
+                causation_id=row["causation_id"],
+                traceparent=row["traceparent"],
+            ),
+            note=row["note"],
+            event_id=row["event_id"],
+            event_type=row["event_type"],
+        )
+        for row in await conn.fetch(Q.transitions, order_id, limit)
+    ]
+
+
+async def lock_due(tx: WriteTx, now: dt.datetime, limit: int) -> list[OrderId]:
+    """Lock orders that wait for money although their time is up, those that have waited longest first."""
+    return [OrderId(row["order_id"]) for row in await tx.fetch(Q.lock_due, now, limit)]
 
 
 def _item(row: Record) -> OrderItem:
@@ -159,7 +198,10 @@ def _order(row: Record, items: Mapping[UUID, Sequence[OrderItem]]) -> Order:
         closing_reason=row["closing_reason"],
         paid_at=row["paid_at"],
         payment_id=row["payment_id"],
+        coupons_minor=row["coupons_minor"],
         refunded_minor=row["refunded_minor"],
+        fulfilled_at=row["fulfilled_at"],
+        reopened=row["reopened"],
         version=row["version"],
         event_seq=row["event_seq"],
     )

@@ -152,19 +152,30 @@ class _Batch:
     async def write(self, tx: WriteTx) -> None:
         """Sums, refunds and events set by set, and the answers that are final already."""
         if self.asked:
-            before = [payment for _, payment, _ in self.asked]
-            after = [reserving(payment, refund) for _, payment, refund in self.asked]
-            await refunds.reserve(tx, before, after, self.now)
-            await refunds.insert(tx, [refund for _, _, refund in self.asked], [CAUSE] * len(self.asked), self.now)
             keys_ = [(c.key.scope, c.key.key, refund.refund_id) for c, _, refund in self.asked]
+            await begin(
+                tx,
+                [(payment, refund) for _, payment, refund in self.asked],
+                [_cause(command, refund) for command, _, refund in self.asked],
+                self.now,
+            )
             await idempotency.remember_resource(tx, keys_)
-            told = [
-                announce.refund_event(refund, payment, _cause(command, refund), self.now)
-                for (command, _, refund), payment in zip(self.asked, after, strict=True)
-            ]
-            await outbox.append(tx, [event for event in told if event is not None])
         if self.told:
             await idempotency.finish(tx, self.told)
+
+
+async def begin(
+    tx: WriteTx, asked: Sequence[tuple[Payment, Refund]], causes: Sequence[Cause], now: dt.datetime
+) -> None:
+    """Reserve the amounts, add the refunds and tell of them; the caller holds the payables' locks."""
+    after = [reserving(payment, refund) for payment, refund in asked]
+    await refunds.reserve(tx, [payment for payment, _ in asked], after, now)
+    await refunds.insert(tx, [refund for _, refund in asked], [c.causation_id or CAUSE for c in causes], now)
+    told = [
+        announce.refund_event(refund, payment, cause, now)
+        for (_, refund), payment, cause in zip(asked, after, causes, strict=True)
+    ]
+    await outbox.append(tx, [event for event in told if event is not None])
 
 
 def new_refund(

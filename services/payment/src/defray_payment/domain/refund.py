@@ -47,7 +47,8 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     """One sum to go back where it came from; `total` is what had come in by the attempt.
 
     `refund_no` is its one number at the channel. `doubt`: a call may have reached the channel, so no refusal of another
-    call is definite. `next_query_at` is business time; None when there is nothing more to ask.
+    call is definite. `next_query_at` is business time; None when there is nothing more to ask. `request_id` is the order
+    service's request that it answers.
     """
 
     refund_id: RefundId
@@ -74,6 +75,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     created_at: dt.datetime
     version: int
     event_seq: int
+    request_id: UUID | None = None
 
     @property
     def reserves(self) -> bool:

@@ -24,6 +24,13 @@ class RefundRefusal(StrEnum):
     REFUND_WINDOW_OVER = "refund_window_over"
 
 
+class RequestRefusal(StrEnum):
+    """Why the order service's request for a refund is refused, beside what refuses every refund."""
+
+    PAYMENT_UNKNOWN = "payment_unknown"  # this order has no such payment
+    SENT_BACK_BEFORE = "sent_back_before"  # a rule has tried already; after its failure a person decides
+
+
 class FailureCode(StrEnum):
     """Why a payment or a refund failed for certain; told to merchants."""
 

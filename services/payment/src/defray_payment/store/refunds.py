@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from asyncpg import Record
 
+from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import ReadConn, WriteTx
 from defray_kernel.ids import MerchantId, OrderId, PaymentId, RefundId, uuid7
 from defray_kernel.money import Money
@@ -34,6 +35,17 @@ class RefundMove(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         assert self.after.version == self.before.version + 1
+
+
+class RefundRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of the order service that no refund is made for, and why."""
+
+    request_id: UUID
+    order_id: OrderId
+    payment_id: UUID
+    amount_minor: int
+    code: str
+    cause: Cause
 
 
 class RefundEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +83,7 @@ async def insert(tx: WriteTx, refunds: Sequence[Refund], causes: Sequence[str], 
         [r.correlation_id for r in refunds],
         at,
         list(causes),
+        [r.request_id for r in refunds],
     )
 
 
@@ -99,6 +112,26 @@ async def sent_back(conn: ReadConn, payment_ids: Sequence[PaymentId]) -> set[tup
     """What rules have sent back of these payments."""
     rows = await conn.fetch(Q.sent_back, list(payment_ids)) if payment_ids else []
     return {(row["payment_id"], RefundReason(row["reason"])) for row in rows}
+
+
+async def answered(tx: WriteTx, request_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of the order service's requests have been answered, by a refund or by a refusal."""
+    return {row["request_id"] for row in await tx.fetch(Q.answered, list(request_ids))}
+
+
+async def refuse(tx: WriteTx, refusals: Sequence[RefundRefusal], at: dt.datetime) -> None:
+    """Keep that these requests were refused. Raises UniqueViolationError for one that was refused before."""
+    await tx.execute(
+        Q.refuse,
+        [r.request_id for r in refusals],
+        [r.order_id for r in refusals],
+        [r.payment_id for r in refusals],
+        [r.amount_minor for r in refusals],
+        [r.code for r in refusals],
+        [r.cause.causation_id for r in refusals],
+        [r.cause.correlation_id for r in refusals],
+        at,
+    )
 
 
 async def orders_of(conn: ReadConn, refund_nos: Sequence[str]) -> dict[str, OrderId]:
@@ -208,4 +241,5 @@ def refund_of(row: Record) -> Refund:
         created_at=row["created_at"],
         version=row["version"],
         event_seq=row["event_seq"],
+        request_id=row["request_id"],
     )

@@ -1,4 +1,4 @@
-"""Change registered merchants: disable, issue a key, revoke a key."""
+"""Change registered merchants: suspend, resume, disable, issue a key, revoke a key."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from defray_kernel.db import WriteTx
 from defray_kernel.ids import MerchantId
 from defray_settlement import announce
 from defray_settlement.domain import merchant as rule
-from defray_settlement.domain.merchant import Act, Decision, Merchant, Moved, Refused, RevokeKey
+from defray_settlement.domain.merchant import Act, Decision, IssueKey, Merchant, Moved, Refused, RevokeKey
 from defray_settlement.store import merchants
 from defray_settlement.store.merchants import Transition
 
@@ -78,9 +78,9 @@ async def _with_known_revocations(commands: Sequence[ChangeMerchant], tx: WriteT
 
 async def _audit(command: ChangeMerchant, merchant: Merchant, tx: WriteTx, clock: Clock) -> None:
     detail: dict[str, object] = {"version": merchant.version}
-    if not isinstance(command.act, rule.Disable):
+    if isinstance(command.act, (IssueKey, RevokeKey)):
         detail["key_id"] = ids.show("key", command.act.key_id)
-    if isinstance(command.act, rule.IssueKey):
+    if isinstance(command.act, IssueKey):
         detail["scopes"] = list(command.act.scopes)
     await audit.append(
         tx,

@@ -1,4 +1,4 @@
-"""A merchant's registration and the acts that move it: disable, issue a key, revoke a key."""
+"""A merchant's registration and the acts that move it: suspend, resume, disable, issue a key, revoke a key."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Mode: TypeAlias = Literal["test", "live"]
 
 
 class MerchantStatus(StrEnum):
-    """ACTIVE → DISABLED; there is no way back yet."""
+    """ACTIVE ⇄ SUSPENDED → DISABLED; from the last there is no way back yet."""
 
     ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"  # places no orders; its customers are refunded, its orders end, its keys work
     DISABLED = "DISABLED"
 
 
@@ -69,6 +70,16 @@ class Disable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suspend:
+    """Take no more orders of this merchant until it is resumed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """Take its orders again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IssueKey:
     """Give the merchant a key; `slot` is chosen by the decision."""
 
@@ -86,7 +97,7 @@ class RevokeKey:
     revoked_before: bool = False
 
 
-Act: TypeAlias = Disable | IssueKey | RevokeKey
+Act: TypeAlias = Disable | Suspend | Resume | IssueKey | RevokeKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +127,10 @@ def act_name(act: Act) -> str:
     match act:
         case Disable():
             return "disable"
+        case Suspend():
+            return "suspend"
+        case Resume():
+            return "resume"
         case IssueKey():
             return "issue_key"
         case RevokeKey():
@@ -131,6 +146,10 @@ def decide(merchant: Merchant, act: Act, at: dt.datetime) -> Decision:
             if merchant.status is MerchantStatus.DISABLED:
                 return Repeated()
             return _moved(merchant, at, status=MerchantStatus.DISABLED)
+        case Suspend():
+            return _set(merchant, at, MerchantStatus.SUSPENDED)
+        case Resume():
+            return _set(merchant, at, MerchantStatus.ACTIVE)
         case IssueKey():
             return _issue(merchant, act, at)
         case RevokeKey():
@@ -139,6 +158,12 @@ def decide(merchant: Merchant, act: Act, at: dt.datetime) -> Decision:
             return _moved(merchant, at, keys=tuple(key for key in merchant.keys if key.key_id != act.key_id))
         case _:
             assert_never(act)
+
+
+def _set(merchant: Merchant, at: dt.datetime, status: MerchantStatus) -> Decision:
+    if merchant.status is MerchantStatus.DISABLED:
+        return Refused(reason=Refusal.MERCHANT_DISABLED)
+    return Repeated() if merchant.status is status else _moved(merchant, at, status=status)
 
 
 def _issue(merchant: Merchant, act: IssueKey, at: dt.datetime) -> Decision:

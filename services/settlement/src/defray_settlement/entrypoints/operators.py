@@ -26,7 +26,9 @@ from defray_settlement.domain.merchant import (
     MerchantStatus,
     Refusal,
     Refused,
+    Resume,
     RevokeKey,
+    Suspend,
 )
 from defray_settlement.store import ledger, merchants
 from defray_settlement.store.merchants import Registration
@@ -40,7 +42,7 @@ _PAGE: Final = 100
 _KEY_BYTES: Final = 24
 _PREFIX_CHARACTERS: Final = 14
 
-Scope = Annotated[str, Text(40, pattern=r"^[a-z][a-z_]{0,30}:(read|write)$")]
+Scope = Annotated[str, Text(40, pattern=r"^[a-z][a-z_]{0,30}:(read|write|erase)$")]
 
 
 class MerchantBody(RequestModel):
@@ -142,6 +144,10 @@ class RegistryApi:
                    response=MerchantShown, auth="operator", scope="viewer")  # fmt: skip
         edge.route("POST", f"{one}/disable", self.disable, summary="Disable a merchant",
                    response=MerchantShown, auth="operator", scope="operator")  # fmt: skip
+        edge.route("POST", f"{one}/suspend", self.suspend, summary="Take no more orders of a merchant for a while",
+                   response=MerchantShown, auth="operator", scope="operator")  # fmt: skip
+        edge.route("POST", f"{one}/resume", self.resume, summary="Take a suspended merchant's orders again",
+                   response=MerchantShown, auth="operator", scope="operator")  # fmt: skip
         edge.route("POST", f"{one}/api-keys", self.issue_key, summary="Issue an API key, shown once", request=KeyBody,
                    response=KeyShown, status=201, auth="operator", scope="operator")  # fmt: skip
         edge.route("POST", f"{one}/api-keys/{{key_id}}/revoke", self.revoke_key, summary="Revoke an API key",
@@ -189,6 +195,14 @@ class RegistryApi:
     async def disable(self, call: Call[None]) -> Reply:
         """Disabling again changes nothing."""
         return Reply(content=await self._shown((await self._change(call, Disable())).merchant))
+
+    async def suspend(self, call: Call[None]) -> Reply:
+        """Suspending again changes nothing."""
+        return Reply(content=await self._shown((await self._change(call, Suspend())).merchant))
+
+    async def resume(self, call: Call[None]) -> Reply:
+        """Resuming again changes nothing."""
+        return Reply(content=await self._shown((await self._change(call, Resume())).merchant))
 
     async def issue_key(self, call: Call[KeyBody]) -> Reply:
         """The key's text leaves here and is kept nowhere."""

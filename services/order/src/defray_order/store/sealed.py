@@ -1,0 +1,36 @@
+"""All that this service keeps sealed with its data key: buyers' own keys in bounded pages, and the keys it made for itself."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from defray_kernel.db import ReadConn, WriteTx
+from defray_kernel.sql import queries
+
+Q = queries(__file__)
+
+
+async def buyer_keys_page(conn: ReadConn, key_id: str, *, after: UUID, limit: int) -> list[tuple[UUID, bool]]:
+    """The next orders with a buyer, each with whether the buyer's key is sealed with another key than `key_id`."""
+    return [
+        (row["order_id"], row["stale"]) for row in await conn.fetch(Q.buyer_keys_page, key_id.encode(), after, limit)
+    ]
+
+
+async def lock_buyer_keys(tx: WriteTx, key_id: str, order_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """Those that are still stale, not erased meanwhile and held by nobody, locked."""
+    return {row["order_id"]: row["key_sealed"] for row in await tx.fetch(Q.lock_buyer_keys, key_id.encode(), order_ids)}
+
+
+async def write_buyer_keys(tx: WriteTx, sealed: Mapping[UUID, bytes]) -> None:
+    """Put new seals on locked rows."""
+    await tx.execute(Q.write_buyer_keys, list(sealed), list(sealed.values()))
+
+
+async def lock_made_keys(tx: WriteTx, key_id: str) -> dict[str, bytes]:
+    """The stale ones of the keys this service made, by name; there are few."""
+    return {row["name"]: row["key_sealed"] for row in await tx.fetch(Q.lock_made_keys, key_id.encode())}
+
+
+async def write_made_keys(tx: WriteTx, sealed: Mapping[str, bytes]) -> None:
+    """Put new seals on them."""
+    await tx.execute(Q.write_made_keys, list(sealed), list(sealed.values()))

@@ -1,0 +1,1 @@
+"""Show: the forms in which the API shows what is not announced in that form."""
