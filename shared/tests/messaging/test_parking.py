@@ -80,10 +80,10 @@ async def test_a_poisoned_key_waits_with_all_behind_it_while_others_flow(
                 await harness.announce(tx, topic, ["bad", "buggy", "good", "fine"])
 
         async def settled() -> bool:
-            return await last_sequences(database) == {"good": 5, "fine": 5}
+            applied, waiting = await last_sequences(database), await parked(database)
+            return (applied, waiting) == ({"good": 5, "fine": 5}, {"bad": 5, "buggy": 5})
 
-        await eventually(settled, within_s=20, what="the good keys' events")
-        assert await parked(database) == {"bad": 5, "buggy": 5}
+        await eventually(settled, within_s=20, what="the good keys' events applied, the others' parked")
         async with database.read() as connection:
             (first, second) = sorted(await parking.list_keys(connection), key=lambda row: row["part_key"])
         assert (first["error_class"], second["error_class"]) == ("Poison", "ValueError")
