@@ -9,7 +9,7 @@ import pytest
 from defray_kernel.ids import uuid7
 from tests.e2e.world import Receiver, World
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.alone]
 
 _WORKERS = 4
 # Those whose leases take longest to run out come first.

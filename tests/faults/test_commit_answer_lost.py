@@ -17,6 +17,8 @@ from defray_sandbox.stack.provision import ProvisionedDatabase
 from services.order.tests.running import Service, order_body, running
 from tests.faults.commit_proxy import CommitProxy, Lose
 
+pytestmark = pytest.mark.alone
+
 ROWS = "SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM order_transition), (SELECT count(*) FROM outbox)"
 
 

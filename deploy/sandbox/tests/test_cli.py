@@ -17,6 +17,8 @@ from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.paths import private_folder, stack_paths
 from defray_sandbox.stack.processes import descendants, start_ticks, wait_until
 
+pytestmark = pytest.mark.alone
+
 _UP_WITHIN_S = 90
 _ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 _LINES = ("merchants", "order", "payment", "payer", "payment", "order", "books", "webhooks")

@@ -12,6 +12,8 @@ from defray_sandbox.stack import kafka_files as files_module
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.kafka import KafkaBroker
 
+pytestmark = pytest.mark.alone
+
 _TOPIC = "kept"
 
 

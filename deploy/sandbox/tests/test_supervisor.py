@@ -16,6 +16,8 @@ from defray_sandbox.stack.log_lines import readable
 from defray_sandbox.stack.processes import free_port, start_ticks
 from defray_sandbox.stack.supervisor import ProcessSpec, Supervisor
 
+pytestmark = pytest.mark.alone
+
 _SERVER = """
 import http.server, signal, sys, os
 signal.signal(signal.SIGTERM, {on_term})

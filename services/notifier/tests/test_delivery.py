@@ -166,6 +166,7 @@ async def _nothing_pending(database: Database, wake: asyncio.Event) -> bool:
     return await count(database, "PENDING") == 0
 
 
+@pytest.mark.alone
 async def test_a_hanging_endpoint_with_a_backlog_does_not_delay_the_others(
     database: Database, secrets: Secrets, receiver: Receiver
 ) -> None:

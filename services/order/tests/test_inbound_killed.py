@@ -33,6 +33,8 @@ from .asking import know, record, request
 from .broken import BREAKS
 from .running import Shop, shop
 
+pytestmark = pytest.mark.alone
+
 _TOPIC, _DEAD, _TOLD = "order.inbound.v1", "dlq.order.inbound", "order.order.events.v1"
 _CRASHES = ("consumer.before_commit:1", "consumer.after_commit:1", "", "consumer.before_commit:2")
 _SCOPES = ["orders:read", "orders:write"]

@@ -94,6 +94,7 @@ async def facts(dsn: str) -> tuple[int, int]:
         await connection.close()
 
 
+@pytest.mark.alone
 async def test_overlapping_flushers_never_deadlock_outwards_nor_apply_a_twin_twice(dsn: str) -> None:
     """Four held connections of two processes' worth of groups, hot accounts, every command sent by both as twins."""
     done: list[str] = []

@@ -311,6 +311,7 @@ async def test_our_own_failures_tell_nothing(toy_service: Running) -> None:
     assert (status, headers["retry-after"]) == (503, "1")
 
 
+@pytest.mark.alone
 def test_deep_checks_do_not_cost_the_limit_its_time() -> None:
     worst = b"[" + b"[]," * 21_000 + b"1]"
     began = time.perf_counter()

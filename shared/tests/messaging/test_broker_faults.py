@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from defray_kernel.db import Database
 from defray_kernel.kafka import Kafka
 from defray_kernel.testing.eventually import eventually
@@ -16,6 +18,8 @@ from defray_sandbox.stack.kafka import KafkaBroker
 from shared.tests.messaging import harness
 from shared.tests.messaging.conftest import Running, Schema, make_topic
 from shared.tests.messaging.processes import Worker
+
+pytestmark = pytest.mark.alone
 
 KEYS = [f"key-{n}" for n in range(60)]
 LONGER_THAN_THE_RELAYS_LIMIT_S = 8.0

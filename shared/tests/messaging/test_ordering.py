@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from defray_kernel.testing.eventually import eventually
 from defray_kernel.wakeup import Wakeup
 from shared.tests.messaging import harness
 from shared.tests.messaging.conftest import Running
+
+pytestmark = pytest.mark.alone
 
 WRITERS = 16
 KEYS = [f"key-{n}" for n in range(50)]

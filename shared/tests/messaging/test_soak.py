@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from defray_kernel.db import Database
 from defray_kernel.kafka import Kafka
 from defray_kernel.testing.eventually import eventually
@@ -15,6 +17,8 @@ from defray_kernel.wakeup import Wakeup
 from shared.tests.messaging import harness
 from shared.tests.messaging.conftest import Running, Schema
 from shared.tests.messaging.processes import Worker
+
+pytestmark = pytest.mark.alone
 
 KEYS = [f"key-{n:03}" for n in range(200)]
 POISONED = {"key-007": "poison", "key-042": "bug", "key-099": "later", "key-150": "poison"}

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from defray_sandbox.simulators.process import APPID, MCHID, WechatSimulator
 from tests.judges.run import ask
 
 from .conftest import NATIVE, Merchant, Shop
+
+pytestmark = pytest.mark.alone
 
 _PAYMENTS = 1000
 _CLIENTS = 32

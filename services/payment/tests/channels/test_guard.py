@@ -128,6 +128,7 @@ async def test_calls_that_nobody_waits_for_take_turns() -> None:
     assert 14 <= sum(turns) <= 18  # the others would have waited too long, and come again
 
 
+@pytest.mark.alone
 async def test_the_backlog_of_an_outage_drains_without_a_storm(service: Service, simulator: WechatSimulator) -> None:
     """A channel that is away for two hours is hardly asked; when it is back, all is found out at a bounded rate."""
     count, rate = 60, 25.0
