@@ -33,6 +33,7 @@ from defray_order.domain.benefit import (
 )
 from defray_order.domain.coupon import CouponRefusal
 from defray_order.domain.grant import Grant, GrantId
+from defray_order.entrypoints.order_list import LIMIT
 from defray_order.store import benefits, coupons, grants, orders
 from defray_order.views import benefits as views
 from defray_order.views.benefits import BenefitShown, CouponShown, GrantsShown
@@ -144,8 +145,8 @@ class BenefitsApi:
                 "coupon": {"value": "fixed", "amount_minor": 1000, "valid_days": 30},
             },
         )
-        edge.route("GET", "/v1/benefits", self.page, summary="List benefits (?after=, ?limit=)",
-                   response=BenefitsShown, scope="benefits:read")  # fmt: skip
+        edge.route("GET", "/v1/benefits", self.page, summary="List benefits", response=BenefitsShown,
+                   scope="benefits:read", query={"after": {"type": "string"}, "limit": LIMIT})  # fmt: skip
         edge.route("GET", "/v1/benefits/{benefit_id}", self.get, summary="Show a benefit",
                    response=BenefitShown, scope="benefits:read")  # fmt: skip
         edge.route("POST", "/v1/benefits/{benefit_id}/archive", self.archive,

@@ -21,6 +21,7 @@ from defray_order.announce import RefundRequestShown
 from defray_order.commands.ask_refund import AskRefund, Outcome
 from defray_order.commands.told import Told
 from defray_order.domain.refund_request import LineWish, RefundRefusal, RefundRequest, RefundRequestId, RequestRefused
+from defray_order.entrypoints.order_list import LIMIT
 from defray_order.store import orders, refund_requests
 
 _PROBLEM_TYPE: Final = "application/problem+json"
@@ -99,9 +100,10 @@ class RefundRequestsApi:
             "GET",
             "/v1/orders/{order_id}/refund-requests",
             self.of_order,
-            summary="List the refund requests of an order (?after=, ?limit=)",
+            summary="List the refund requests of an order",
             response=RefundRequestsShown,
             scope="refunds:read",
+            query={"after": {"type": "string"}, "limit": LIMIT},
         )
         edge.route(
             "GET",
