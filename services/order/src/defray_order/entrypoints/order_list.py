@@ -147,7 +147,7 @@ def read(call: Call[None], name: str, form: Callable[[str], T]) -> T | None:
 def read_limit(call: Call[None]) -> int:
     """How many items a page holds: 1 to 100, 100 without `?limit=`. Raises Problem `invalid_parameter`."""
     text = call.query.get("limit", str(PAGE_MAX))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= PAGE_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= PAGE_MAX):
         raise Problem("invalid_parameter", field="limit")
     return int(text)
 
