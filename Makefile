@@ -18,7 +18,7 @@ setup: ## make .venv from the hashed lock (everything below does it first; a sec
 		echo "setup: install one (Debian 12: apt-get install python3 python3-venv) or name it: make DEFRAY_PYTHON=..." >&2; exit 1; }
 	@"$(PYTHON)" deploy/bootstrap.py
 
-demo: setup ## payments, refunds, a lost answer, late money on two channels, narrated and checked; exits when done
+demo: setup ## payments, refunds, a lost answer, late money, an order by event, a coupon: narrated and checked; exits when done
 	@$(VENV)/defray demo $(ARGS)
 
 up: setup ## the same stack, kept running until Ctrl-C

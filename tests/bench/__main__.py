@@ -13,13 +13,13 @@ from types import ModuleType
 
 from defray_sandbox.stack.errors import StackError
 from defray_sandbox.stack.paths import CHECKOUT
-from tests.bench import p1_callbacks, p2_create, p4_relay, p6_end_to_end, p7_place, p8_inbound, report
+from tests.bench import o1_place, o2_inbound, p1_callbacks, p2_create, p4_relay, p6_end_to_end, report
 from tests.bench.report import Row
 from tests.bench.rounds import Plan, Tell
 from tests.bench.world import BenchFailed, World, bench_world
 
 SCENARIOS: dict[str, ModuleType] = {"P1": p1_callbacks, "P2": p2_create, "P4": p4_relay, "P6": p6_end_to_end,
-                                   "P7": p7_place, "P8": p8_inbound}  # fmt: skip
+                                   "O1": o1_place, "O2": o2_inbound}  # fmt: skip
 REPORT = CHECKOUT / "var" / "bench" / "report.json"
 EXIT_WRONG, EXIT_FAILED = 1, 2
 _BROKER_WARM_S = 6.0

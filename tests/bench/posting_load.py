@@ -1,4 +1,4 @@
-"""The load of P1 and P2: posts requests that were made ahead, each once, over kept connections; at once or at an even rate.
+"""The load of P1, P2 and O1: posts requests that were made ahead, each once, over kept connections; at once or at an even rate.
 
 Says `ready`, then after a line `warm` when the measured time begins, `over` when it ends, and `result` at the end.
 """

@@ -191,7 +191,30 @@ async def test_late_money_reopens_the_order_of_a_merchant_who_wants_it(world: Wo
         payment["payment_id"],
     )
     assert [(p["status"], p["paid_minor"]) for p in found["payments"]] == [("PAID_LATE", 500)]
+    # Whichever topic settlement heard first: 5.00 less 3 fen are the merchant's, and what goes back is too.
+    await _booked(world, payment["payment_id"], key, {"paid_late": 0, "reopened": 497})
+    back = {"amount_minor": 200, "reason": "one returned"}
+    url = world.url("order", f"/v1/orders/{order['order_id']}/refund-requests")
+    assert (await world.ask("POST", url, by=key, body=back, key=uuid7().hex)).status == 201
+    await _booked(world, payment["payment_id"], key, {"paid_late": 0, "reopened": 497, "refunded": -200})
     await world.comes_to_rest()
+    balances = (await world.ask("GET", world.url("settlement", "/v1/balance"), by=key)).body["data"]
+    assert [each["amount_minor"] for each in balances] == [297]
+
+
+async def _booked(world: World, payment_id: str, key: str, net: dict[str, int]) -> None:
+    """The payment's entries once they are these, by kind with what the merchant gets; nothing of it is in suspense."""
+    url = world.url("settlement", f"/v1/ledger/entries?payment_id={payment_id}")
+    found: list[dict[str, Any]] = []
+
+    async def booked() -> bool:
+        nonlocal found
+        found = (await world.ask("GET", url, by=key)).body["data"]
+        return {each["kind"]: each["net_minor"] for each in found} == net
+
+    await eventually(booked, within_s=20, what=f"the entries {net}")
+    legs = [leg for each in found for leg in each["legs"]]
+    assert sum(leg["amount_minor"] for leg in legs if leg["account_id"].startswith("suspense:")) == 0
 
 
 async def _merchant_that_reopens(world: World) -> str:
@@ -200,9 +223,11 @@ async def _merchant_that_reopens(world: World) -> str:
     registered = await world.operate("settlement", "/internal/v1/merchants", wish | {"late_money": "reopen"})
     assert registered.status == 201, registered
     path = f"/internal/v1/merchants/{registered.body['merchant_id']}/api-keys"
-    issued = await world.operate("settlement", path, {"scopes": ["orders:read", "orders:write", "payments:read"]})
+    scopes = ["orders:read", "orders:write", "payments:read", "refunds:read", "refunds:write", "ledger:read"]
+    issued = await world.operate("settlement", path, {"scopes": scopes})
     key: str = issued.body["api_key"]
     probes = {"order": "/v1/orders?merchant_order_no=none", "payment": f"/v1/payments?order_id=ord_{0:032x}"}
+    probes |= {"settlement": "/v1/balance"}
     for service, probe in probes.items():
         known = partial(_known, world, world.url(service, probe), key)
         await eventually(known, within_s=25, every_s=0.2, what=f"{service} to know the merchant")

@@ -13,7 +13,13 @@ from defray_kernel.db import Database
 from defray_kernel.ids import uuid7
 from defray_order import wiring
 from defray_sandbox.pytest_plugin import MakeDatabase
-from defray_sandbox.stack.provision import ProvisionedDatabase, drop_database, provision, stored_passwords
+from defray_sandbox.stack.provision import (
+    ProvisionedDatabase,
+    copy_database,
+    drop_database,
+    provision,
+    stored_passwords,
+)
 
 from .running import Service, running
 
@@ -27,6 +33,19 @@ def template(postgres_server: str, server_folder: Path) -> Iterator[ProvisionedD
         made = await provision(postgres_server, stored_passwords(server_folder / "passwords.json"), database=name)
         await migrate.apply(made.owner_dsn("order"), directories=wiring.MIGRATIONS, runtime_role="defray_order")
         return made
+
+    yield asyncio.run(make())
+    asyncio.run(drop_database(postgres_server, name))
+
+
+@pytest.fixture
+def copied(postgres_server: str, server_folder: Path, template: ProvisionedDatabase) -> Iterator[ProvisionedDatabase]:
+    """The same as `migrated`, for tests that are not asynchronous."""
+    name = f"test_{uuid7().hex[-12:]}"
+
+    async def make() -> ProvisionedDatabase:
+        await copy_database(postgres_server, template=template.name, database=name)
+        return await provision(postgres_server, stored_passwords(server_folder / "passwords.json"), database=name)
 
     yield asyncio.run(make())
     asyncio.run(drop_database(postgres_server, name))

@@ -12,16 +12,17 @@ from defray_kernel.ids import parse, show, uuid7
 from defray_order.commands import mark_order_paid
 
 from .given import NOW
-from .running import Answer, Service, order_body
+from .running import Answer, Service, Shop, order_body
 
 
-async def paid(service: Service) -> str:
+async def paid(service: Service, *, by: Shop | None = None) -> str:
     """An order of 3.00 (two teas of 1.20, a cup of 0.60) that was paid; returns its id."""
-    order_id: str = (await service.place(order_body(uuid7().hex))).body["order_id"]
+    shop = by or service.one
+    order_id: str = (await service.place(order_body(uuid7().hex), by=shop)).body["order_id"]
     data = PaymentSucceeded(
         payment_id=show("pay", uuid7()),
         order_id=order_id,
-        merchant_id=show("mer", service.one.merchant_id),
+        merchant_id=show("mer", shop.merchant_id),
         status="SUCCEEDED",
         amount_minor=300,
         currency="CNY",

@@ -123,7 +123,7 @@ CREATE TABLE entry (
   CONSTRAINT entry_gross_minor_check CHECK (((gross_minor >= 1) AND (gross_minor <= '1000000000000'::bigint))),
   CONSTRAINT entry_kind_check CHECK (
 CASE source
-    WHEN 'payment'::text THEN (kind = ANY (ARRAY['succeeded'::text, 'paid_late'::text, 'duplicate'::text]))
+    WHEN 'payment'::text THEN (kind = ANY (ARRAY['succeeded'::text, 'paid_late'::text, 'duplicate'::text, 'reopened'::text]))
     WHEN 'refund'::text THEN (kind = ANY (ARRAY['mismatched'::text, 'refunded'::text, 'returned'::text]))
     ELSE NULL::boolean
 END),
@@ -250,6 +250,23 @@ CREATE TABLE merchant_transition (
   CONSTRAINT merchant_transition_pkey PRIMARY KEY (merchant_id, version)
 );
 GRANT INSERT, SELECT ON merchant_transition TO defray_settlement;
+
+CREATE TABLE order_fact (
+  order_id uuid NOT NULL,
+  reopened_payment_id uuid,
+  reopened_merchant_id uuid,
+  reopened_minor bigint,
+  reopened_currency text,
+  reopened_correlation_id text,
+  reopened_causation_id text,
+  CONSTRAINT order_fact_check CHECK ((num_nulls(reopened_payment_id, reopened_merchant_id, reopened_minor, reopened_currency, reopened_correlation_id) = ANY (ARRAY[0, 5]))),
+  CONSTRAINT order_fact_reopened_causation_id_check CHECK ((length(reopened_causation_id) <= 128)),
+  CONSTRAINT order_fact_reopened_correlation_id_check CHECK (((length(reopened_correlation_id) >= 1) AND (length(reopened_correlation_id) <= 128))),
+  CONSTRAINT order_fact_reopened_currency_check CHECK ((reopened_currency ~ '^[A-Z]{3}$'::text)),
+  CONSTRAINT order_fact_reopened_minor_check CHECK (((reopened_minor >= 1) AND (reopened_minor <= '1000000000000'::bigint))),
+  CONSTRAINT order_fact_pkey PRIMARY KEY (order_id)
+);
+GRANT INSERT, SELECT, UPDATE (reopened_payment_id, reopened_merchant_id, reopened_minor, reopened_currency, reopened_correlation_id, reopened_causation_id) ON order_fact TO defray_settlement;
 
 CREATE TABLE outbox (
   lane smallint NOT NULL,

@@ -1,9 +1,10 @@
-"""What tests begin with: payment and refund events as the payment service announces them."""
+"""What tests begin with: events as the payment service and the order service announce them."""
 
 import datetime as dt
 from typing import Any, TypeVar
 
 from defray_kernel.contracts.envelope import Event
+from defray_kernel.contracts.order_v1 import OrderPaid
 from defray_kernel.contracts.payment_v1 import PaymentStateV1, RefundStateV1
 from defray_kernel.ids import show, uuid7
 from defray_settlement.domain.merchant import Merchant
@@ -74,4 +75,34 @@ def refund(kind: type[R], of: Event[P], *, amount: int, sequence: int = 2, **cha
         causation_id=None,
         traceparent=None,
         data=kind(**fields),
+    )
+
+
+def order_paid(by: Event[P], *, reopened: bool = True, **changes: object) -> Event[OrderPaid]:
+    """The order of that payment, paid by it; late, unless told otherwise."""
+    fields: dict[str, Any] = {
+        "order_id": by.data.order_id,
+        "merchant_id": by.data.merchant_id,
+        "merchant_order_no": "n-1",
+        "status": "PAID",
+        "amount_minor": by.data.amount_minor,
+        "currency": by.data.currency,
+        "items": [],
+        "placed_at": PAID_AT,
+        "expires_at": PAID_AT,
+        "paid_at": PAID_AT,
+        "payment_id": by.data.payment_id,
+        "reopened": reopened,
+    } | changes
+    return Event(
+        id=uuid7(),
+        source="/order",
+        subject=fields["order_id"],
+        key=by.key,
+        sequence=4,
+        time=PAID_AT,
+        correlation_id=by.correlation_id,
+        causation_id=str(by.id),
+        traceparent=None,
+        data=OrderPaid(**fields),
     )

@@ -193,7 +193,7 @@ class Applying:
     ) -> None:
         by_type: dict[str, list[_Item]] = {}
         for item in round_:
-            if item.key not in failures:
+            if not _behind(item.key, item.index, failures):  # What stands before an unreadable one is applied.
                 by_type.setdefault(item.kind, []).append(item)
         for group in by_type.values():
             if not slowly:

@@ -109,6 +109,9 @@ class RouteSpec:
     scope: str | None
     idempotency_key: bool
     example: Mapping[str, Any] | None = None
+    query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    also: tuple[int, ...] = ()
+    media_type: str = "application/json"
 
     @property
     def name(self) -> str:

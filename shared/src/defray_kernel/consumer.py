@@ -16,7 +16,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka import errors as kafka_errors
 
-from defray_kernel import inbox, metrics, outbox, parking, topics
+from defray_kernel import inbox, lag, metrics, outbox, parking, raw_log, topics
 from defray_kernel import kafka as kafka_clients
 from defray_kernel.applying import Applied, Applying, Lock, OnSkipped, OnUnreadable, Subscription, Take
 from defray_kernel.clock import Clock
@@ -41,8 +41,6 @@ _HOLD_S: Final = 5.0
 _RETRY_MAX_S: Final = 5.0
 _REDRIVE_EVERY_S: Final = 0.25
 _MEASURE_EVERY_S: Final = 5.0
-_KAFKA_COMMIT_EVERY_S: Final = 2.0
-_KAFKA_COMMIT_WITHIN_S: Final = 5.0
 _STOP_WITHIN_S: Final = 10.0
 _STALLED_S: Final = 60.0
 
@@ -121,7 +119,7 @@ class Consumer:
             async with asyncio.TaskGroup() as tasks:
                 reading = tasks.create_task(self._read(consumer, stopping))
                 tasks.create_task(self._redrive(stopping))
-                tasks.create_task(self._tell_kafka(consumer, stopping))
+                tasks.create_task(lag.tell_kafka(self.name, consumer, self._positions, stopping))
                 tasks.create_task(_cancel_late(reading, stopping))
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
@@ -229,6 +227,8 @@ class Consumer:
             fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=self._batch_max)
         except kafka_errors.NoOffsetForPartitionError:
             return {}  # Asked before our seek: Kafka's own offsets are not ours.
+        except UnicodeDecodeError:
+            return await self._read_past(consumer)
         except kafka_errors.OffsetOutOfRangeError as error:
             raise StartRefused(
                 f"{self.name}: the log no longer holds the stored offset ({error}): records were lost or the topic was"
@@ -243,6 +243,21 @@ class Consumer:
             fresh = [record for record in records if record.offset >= position.next_offset]
             if fresh:
                 batch[tp.topic, tp.partition] = fresh
+        return batch
+
+    async def _read_past(self, consumer: AIOKafkaConsumer) -> Batch:
+        """Records of all our partitions, read by ourselves: in one of them is what the client stumbles over.
+
+        It tells neither where, nor what else was in its hands, so that it is set to our own positions everywhere.
+        """
+        self._polled_at = time.monotonic()
+        places = {where: position.next_offset for where, position in self._positions.items()}
+        batch: Batch = {**await raw_log.read(self._kafka, places, at_most=self._batch_max)}
+        places |= {where: records[-1].offset + 1 for where, records in batch.items()}
+        for where, offset in places.items():
+            if where in self._positions:
+                consumer.seek(TopicPartition(*where), offset)
+        _log.warning("client_cannot_decode", consumer=self.name, records=sum(map(len, batch.values())))
         return batch
 
     async def _finish(self, consumer: AIOKafkaConsumer, batch: Batch, stopping: asyncio.Event) -> None:
@@ -346,28 +361,6 @@ class Consumer:
                     held.drop()
                     pause_s = 1.0
                 await wait_for_stop(stopping, pause_s)
-
-    async def _tell_kafka(self, consumer: AIOKafkaConsumer, stopping: asyncio.Event) -> None:
-        """Commit to Kafka for lag dashboards only; nothing ever reads it back, so that a failure means nothing."""
-        told: dict[TopicPartition, int] = {}
-        while not stopping.is_set():
-            await wait_for_stop(stopping, _KAFKA_COMMIT_EVERY_S)
-            ours = consumer.assignment()
-            offsets = {
-                tp: position.next_offset
-                for where, position in self._positions.items()
-                if (tp := TopicPartition(*where)) in ours
-            }
-            lag = sum(max(0, (consumer.highwater(tp) or 0) - offset) for tp, offset in offsets.items())
-            metrics.gauge("consumer_lag", lag, consumer=self.name)
-            if not offsets or offsets == told:
-                continue
-            try:
-                async with asyncio.timeout(_KAFKA_COMMIT_WITHIN_S):
-                    await consumer.commit(offsets)
-                told = offsets
-            except (TimeoutError, kafka_errors.KafkaError, kafka_errors.IllegalOperation) as error:
-                _log.info("lag_not_told", consumer=self.name, error=type(error).__name__)
 
 
 class _Listener(ConsumerRebalanceListener):

@@ -62,10 +62,13 @@ class Edge:
         scope: str | None = None,
         idempotency_key: bool = False,
         example: Mapping[str, Any] | None = None,
+        query: Mapping[str, Mapping[str, Any]] | None = None,
+        also: tuple[int, ...] = (),
+        media_type: str = "application/json",
     ) -> None:
         """Declare one route. `path` is Starlette's ("/v1/orders/{order_id}").
 
-        `example` is a body for the documents. `scope` is the API-key scope ("orders:write"), or with auth="operator" the role (viewer | operator | finance); without it: 403.
+        For the documents: `example` is a body, `query` the JSON Schemas of query parameters, `also` further statuses with the same reply. `scope` is the API-key scope ("orders:write"), or with auth="operator" the role (viewer | operator | finance); without it: 403.
         """
         spec = RouteSpec(
             method=method,
@@ -79,6 +82,9 @@ class Edge:
             scope=scope,
             idempotency_key=idempotency_key,
             example=example,
+            query=query or {},
+            also=also,
+            media_type=media_type,
         )
         assert spec.name not in {other.name for other in self.routes}, f"{spec.name} is declared twice"
         assert auth != "operator" or scope is not None, "an operator's route names the role it needs"

@@ -68,7 +68,7 @@ class Kafka:
         """An idempotent producer for the batch API (`linger_ms=0`: an open batch would wait). Raises Unavailable."""
         return await self._started(
             lambda: AIOKafkaProducer(
-                **self._common(),
+                **self.common(),
                 acks="all",
                 enable_idempotence=True,
                 # Not lz4: the client compresses with its slowest level, 33 µs a KB against 4, half of all that the relay did.
@@ -91,7 +91,7 @@ class Kafka:
 
         def make() -> AIOKafkaConsumer:
             consumer = AIOKafkaConsumer(
-                **self._common(),
+                **self.common(),
                 group_id=group,
                 enable_auto_commit=False,
                 auto_offset_reset="none",
@@ -120,7 +120,7 @@ class Kafka:
             parts = [TopicPartition(topic, part["partition"]) for part in described["partitions"]]
             if described["error_code"] != 0 or not parts:
                 raise Unavailable(f"there is no topic {topic} yet")
-            client = await self._started(lambda: AIOKafkaConsumer(**self._common(), enable_auto_commit=False))
+            client = await self._started(lambda: AIOKafkaConsumer(**self.common(), enable_auto_commit=False))
             return {part.partition: end for part, end in (await client.end_offsets(parts)).items()}
         except KafkaError as error:
             raise Unavailable(f"Kafka at {self.bootstrap}: {type(error).__name__}") from error
@@ -131,9 +131,10 @@ class Kafka:
 
     async def admin(self) -> AIOKafkaAdminClient:
         """A client that creates and describes topics. Raises Unavailable."""
-        return await self._started(lambda: AIOKafkaAdminClient(**self._common()))
+        return await self._started(lambda: AIOKafkaAdminClient(**self.common()))
 
-    def _common(self) -> dict[str, Any]:
+    def common(self) -> dict[str, Any]:
+        """What every client needs to reach the brokers."""
         common: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "security_protocol": self.security}
         if self.tls is not None:
             common["ssl_context"] = self.tls

@@ -66,18 +66,22 @@ def _operation(edge: "Edge", spec: RouteSpec) -> dict[str, Any]:
     if spec.idempotency_key:
         schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
         parameters.append({"name": "Idempotency-Key", "in": "header", "required": True, "schema": schema})
-    reply: dict[str, Any] = {"description": _STATUS_TEXTS.get(spec.status, "Answer")}
+    parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in spec.query.items()]
+    reply: dict[str, Any] = {}
     names = ("X-Correlation-Id", *(("RateLimit", "RateLimit-Policy") if "api_key" in _schemes(spec) else ()))
     reply["headers"] = {name: {"schema": {"type": "string"}} for name in names}
-    if spec.response is not None:
-        reply["content"] = {"application/json": {"schema": _reference(spec.response)}}
+    if spec.response is not None or spec.media_type != "application/json":
+        schema = {"type": "string"} if spec.response is None else _reference(spec.response)
+        reply["content"] = {spec.media_type: {"schema": schema}}
+    told = sorted({spec.status, *spec.also})
+    replies = {str(status): {"description": _STATUS_TEXTS.get(status, "Answer")} | reply for status in told}
     problems = {str(s): {"$ref": f"#/components/responses/{s}"} for s in _statuses(spec) if s in _codes_by_status(edge)}
     operation: dict[str, Any] = {
         "operationId": re.sub(r"[^a-z0-9]+", "_", spec.name.lower()).strip("_"),
         "summary": spec.summary,
         "security": [{name: []} for name in _schemes(spec)],
         "parameters": parameters,
-        "responses": {str(spec.status): reply} | problems,
+        "responses": replies | problems,
     }
     if spec.scope is not None:
         operation["description"] = f"Needs `{spec.scope}`."

@@ -16,9 +16,38 @@ _UNDONE = {
     "open cases": ("exception_case", "state <> 'RESOLVED'"),
     "refunds under way": ("refund", "status IN ('REQUESTED', 'PROCESSING', 'ABNORMAL')"),
     "refund requests under way": ("refund_request", "state IN ('REQUESTED', 'SENT')"),
+    "grants not yet given": ("fulfilment_grant", "state = 'PENDING'"),
+    "requests that wait for their merchant": ("inbound_waiting", "true"),
     "webhooks not yet delivered": ("delivery", "state = 'PENDING'"),
 }
 """What must be empty in every schema that has the table: words for a person, table, condition."""
+
+_COUPONS = """
+WITH use AS (
+  SELECT u.grant_id, count(*) AS taken, sum(u.amount_minor) AS took_minor, sum(coalesce(d.debt_minor, 0)) AS owed_minor,
+         sum(least(u.amount_minor, g.units - g.recalled)) AS kept_minor
+  FROM orders.coupon_use u JOIN orders.fulfilment_grant g USING (grant_id)
+  LEFT JOIN orders.grant_debt d ON d.grant_id = u.grant_id AND d.used_on = u.order_id
+  WHERE u.state <> 'RELEASED' GROUP BY u.grant_id
+)
+SELECT g.currency, count(*) FILTER (WHERE coalesce(use.taken, 0) <> g.used + g.reserved) AS miscounted,
+       sum((g.uses_max - coalesce(use.taken, 0)) * g.units + coalesce(use.took_minor, 0))::bigint AS granted,
+       sum((g.uses_max - coalesce(use.taken, 0)) * (g.units - g.recalled) + coalesce(use.kept_minor, 0))::bigint AS kept,
+       sum((g.uses_max - coalesce(use.taken, 0)) * g.recalled)::bigint AS recalled,
+       coalesce(sum(use.owed_minor), 0)::bigint AS owed
+FROM (SELECT g.*, b.currency FROM orders.fulfilment_grant g JOIN orders.benefit b USING (benefit_id)
+      WHERE b.value = 'fixed' AND g.granted_at IS NOT NULL) g
+LEFT JOIN use USING (grant_id) GROUP BY g.currency ORDER BY g.currency
+"""
+"""Of coupons of a fixed value, by currency: granted, and what became of it, from the uses, the grants and the debts."""
+_REFUNDED = """
+SELECT o.currency, sum(o.refunded_minor)::bigint AS orders_say, coalesce(sum(r.minor), 0)::bigint AS channels_did,
+       count(*) FILTER (WHERE o.refunded_minor <> coalesce(r.minor, 0) OR o.refunded_minor > o.amount_minor) AS different
+FROM orders.orders o
+LEFT JOIN (SELECT payment_id, sum(amount_minor) AS minor FROM payments.refund WHERE status = 'SUCCEEDED' GROUP BY payment_id) r
+  USING (payment_id)
+GROUP BY o.currency ORDER BY o.currency
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +99,26 @@ async def books(stack: LocalStack, doors: Doors) -> list[Finding]:
     if clearing:
         findings.append(Finding(what="no clearing account is a stranger's", holds=False, figures=str(clearing)))
     return findings
+
+
+async def orders(stack: LocalStack) -> list[Finding]:
+    """Compare what orders say of money that went back with the payment service, and add up what became of coupons."""
+    connection = await asyncpg.connect(stack.site.database.admin_dsn, timeout=_CONNECT_TIMEOUT_S)
+    try:
+        refunded, coupons = await connection.fetch(_REFUNDED), await connection.fetch(_COUPONS)
+    finally:
+        await connection.close()
+    same = all(row["different"] == 0 for row in refunded)
+    sums = ", ".join(f"{row['currency']}: {row['orders_say']} = {row['channels_did']}" for row in refunded)
+    adds_up = all(row["granted"] == row["kept"] + row["recalled"] + row["owed"] for row in coupons)
+    counted = all(row["miscounted"] == 0 for row in coupons)
+    parts = ", ".join(
+        f"{row['currency']}: {row['granted']} = {row['kept']} + {row['recalled']} + {row['owed']}" for row in coupons
+    )
+    return [
+        Finding(what="orders know of each refund of their payments", holds=same, figures=sums),
+        Finding(what="coupons granted = kept + recalled + owed", holds=adds_up and counted, figures=parts),
+    ]
 
 
 def _held(books: Json) -> dict[str, int]:

@@ -44,7 +44,7 @@ def up(postgres: Postgres = None, kafka: Kafka = None) -> None:
 
 @app.command()
 def demo(postgres: Postgres = None, kafka: Kafka = None) -> None:
-    """Take one order through payment to the books and the merchant's webhook, check all of it, and stop."""
+    """Take orders through payment, coupons and refunds to the books and the webhooks, check all of it, and stop."""
     from defray_sandbox.demo import run
 
     timeline = Timeline()

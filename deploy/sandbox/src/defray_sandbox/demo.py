@@ -69,7 +69,7 @@ async def _check(sandbox: LocalStack, doors: Doors, timeline: Timeline) -> bool:
         await eventually("everything to come to rest", at_rest, timeout_s=_WITHIN_S)
     except StackError:
         timeline.tell(f"check  still undone: {left}")
-    findings = await checks.books(sandbox, doors)
+    findings = [*await checks.books(sandbox, doors), *await checks.orders(sandbox)]
     findings.append(checks.Finding(what="nothing is pending anywhere", holds=not left, figures=str(left or "")))
     for each in findings:
         timeline.tell(f"check     {'holds' if each.holds else 'FAILS'}: {each.what}  {each.figures}")

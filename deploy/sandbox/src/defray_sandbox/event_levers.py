@@ -67,7 +67,8 @@ def events_publish(file: File, kafka: Broker = None) -> None:
     if events is None:
         raise typer.Exit(1)
     try:
-        for event, where in zip(events, asyncio.run(_publish(events, kafka)), strict=True):
+        bootstrap = kafka or open_site().addresses.kafka
+        for event, where in zip(events, asyncio.run(publish(events, bootstrap)), strict=True):
             typer.echo(f"{file}:{event.line}: {TOPIC} {where}")
     except StackError as error:
         Timeline().fail(error)
@@ -151,8 +152,8 @@ def _shown(name: str) -> str:
     return name if name.isidentifier() and len(name) <= 64 else "event"
 
 
-async def _publish(events: Sequence[Published], broker: str | None) -> list[str]:
-    bootstrap = broker or open_site().addresses.kafka
+async def publish(events: Sequence[Published], bootstrap: str) -> list[str]:
+    """Send events in order and say where each stands; raises `StackError` when Kafka did not take them all."""
     try:
         producer = await Kafka(bootstrap=bootstrap, start_within_s=_KAFKA_WITHIN_S).producer()
         try:

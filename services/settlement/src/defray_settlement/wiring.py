@@ -59,7 +59,10 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
             internal=internal(RegistryApi(database, registering, changing, clock), operator_tokens),
             group_commits=(registering, changing),
             directory=directory,
-            consumers=(payments_consumer(database, kafka, clock, wakeup.poke),),
+            consumers=(
+                payments_consumer(database, kafka, clock, wakeup.poke),
+                orders_consumer(database, kafka, clock, wakeup.poke),
+            ),
             relay=Relay(database, kafka),
             timers=(*timers(clock, wakeup.poke), event_log.partition_timer(database)),
             tasks=(Task(name="wakeup", role="all", run=wakeup.run),),
@@ -123,6 +126,22 @@ def payments_consumer(database: Database, kafka: Kafka, clock: Clock, after_comm
     )
 
 
+def orders_consumer(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> Consumer:
+    """Order events that change what late money is."""
+    return Consumer(
+        "orders",
+        "settlement.orders",
+        [consumers.ORDERS_TOPIC],
+        consumers.ORDERS,
+        database,
+        kafka,
+        clock,
+        lock=consumers.lock_reopened,
+        after_commit=after_commit,
+        version=__version__,
+    )
+
+
 def public(api: LedgerApi, directory: MerchantDirectory | None) -> Edge:
     """The merchants' port."""
     edge = Edge(title="Defray settlement service", version=__version__, problems=registry(), merchants=directory)
@@ -157,5 +176,10 @@ async def _topics(settings: Settings, kafka: Kafka) -> None:
     replication = 1 if settings.profile == "sandbox" else 3
     await topics.create(kafka, [t for t in stated.values() if t.owner == "settlement"], replication=replication)
     await topics.check(
-        kafka, [t for t in stated.values() if t.owner == "settlement" or t.name == consumers.PAYMENTS_TOPIC]
+        kafka,
+        [
+            t
+            for t in stated.values()
+            if t.owner == "settlement" or t.name in {consumers.PAYMENTS_TOPIC, consumers.ORDERS_TOPIC}
+        ],
     )

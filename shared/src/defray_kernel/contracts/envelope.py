@@ -11,6 +11,8 @@ import msgspec
 
 SPEC_VERSION: Final = "1.0"
 SEQUENCE_DIGITS: Final = 20
+NOT_TEXT: Final = "\ufffd"
+"""What a header's name holds where its bytes were not UTF-8."""
 
 Time = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 """A moment in an event's body: RFC 3339 with an offset; one without is unreadable, for nobody knows when it was."""
@@ -93,6 +95,8 @@ def header_text(raw: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     """Headers as text; the first of a name counts. Raises Unreadable for bytes that are not UTF-8."""
     result: dict[str, str] = {}
     for name, value in raw:
+        if NOT_TEXT in name:
+            raise Unreadable("headers", "a name is not UTF-8 text")
         try:
             result.setdefault(name, value.decode("utf-8"))
         except (UnicodeDecodeError, AttributeError):

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from defray_kernel import money, redaction, strict_json
-from defray_kernel.contracts.envelope import SPEC_VERSION
+from defray_kernel.contracts.envelope import NOT_TEXT, SPEC_VERSION
 from defray_kernel.contracts.order_inbound_v1 import OrderCancelRequested, OrderRequested, RequestData, total_mismatch
 
 R = TypeVar("R", bound=RequestData)
@@ -80,6 +80,8 @@ def read(headers: Headers, key: bytes | None, value: bytes | None) -> Request[An
 def _attributes(headers: Headers) -> Mapping[str, str]:
     if sum(len(name) + len(value or b"") for name, value in headers) > _HEADERS_BYTES_MAX:
         raise Unusable("too_large", "headers", f"more than {_HEADERS_BYTES_MAX} bytes")
+    if any(NOT_TEXT in name for name, _ in headers):
+        raise Unusable("headers_unreadable", "headers", "the name of a header is not UTF-8 text")
     found: dict[str, str] = {}
     for name, value in headers:
         if name.startswith("ce_") or name in {"content-type", "traceparent"}:

@@ -33,11 +33,11 @@ from defray_order.domain.benefit import (
 )
 from defray_order.domain.coupon import CouponRefusal
 from defray_order.domain.grant import Grant, GrantId
+from defray_order.entrypoints.order_list import LIMIT, read_limit
 from defray_order.store import benefits, coupons, grants, orders
 from defray_order.views import benefits as views
 from defray_order.views.benefits import BenefitShown, CouponShown, GrantsShown
 
-_PAGE_MAX: Final = 100
 _FIRST: Final = UUID(int=0)
 
 PROBLEMS: Final = (
@@ -144,8 +144,8 @@ class BenefitsApi:
                 "coupon": {"value": "fixed", "amount_minor": 1000, "valid_days": 30},
             },
         )
-        edge.route("GET", "/v1/benefits", self.page, summary="List benefits (?after=, ?limit=)",
-                   response=BenefitsShown, scope="benefits:read")  # fmt: skip
+        edge.route("GET", "/v1/benefits", self.page, summary="List benefits", response=BenefitsShown,
+                   scope="benefits:read", query={"after": {"type": "string"}, "limit": LIMIT})  # fmt: skip
         edge.route("GET", "/v1/benefits/{benefit_id}", self.get, summary="Show a benefit",
                    response=BenefitShown, scope="benefits:read")  # fmt: skip
         edge.route("POST", "/v1/benefits/{benefit_id}/archive", self.archive,
@@ -185,14 +185,11 @@ class BenefitsApi:
         """The caller's templates, page by page."""
         if not set(call.query) <= {"after", "limit"}:
             raise Problem("invalid_parameter")
-        text = call.query.get("limit", str(_PAGE_MAX))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= _PAGE_MAX):
-            raise Problem("invalid_parameter", field="limit")
+        limit = read_limit(call)
         try:
             after = parse("bft", call.query["after"]) if "after" in call.query else _FIRST
         except ValueError:
             raise Problem("invalid_parameter", field="after") from None
-        limit = int(text)
         async with self.database.read() as conn:
             found = await benefits.page(conn, _merchant(call), after=after, limit=limit + 1)
         shown = [views.benefit(benefit) for benefit in found[:limit]]

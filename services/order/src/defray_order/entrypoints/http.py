@@ -85,6 +85,7 @@ class OrdersApi:
             request=OrderBody,
             response=OrderShown,
             status=201,
+            also=(200,),  # the order of this merchant_order_no was placed before
             scope="orders:write",
             idempotency_key=True,
         )

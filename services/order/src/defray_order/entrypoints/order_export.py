@@ -13,7 +13,7 @@ from defray_kernel.http import Call, Edge, Reply
 from defray_kernel.ids import MerchantId, show
 from defray_kernel.problems import Problem
 from defray_order.domain.order import OrderState
-from defray_order.entrypoints.order_list import moment, read
+from defray_order.entrypoints.order_list import MOMENT, STATUS, moment, read
 from defray_order.store import order_pages
 from defray_order.store.order_pages import ListedOrder, Place, Wanted
 
@@ -40,7 +40,9 @@ class OrderExport:
     def declare(self, edge: Edge) -> None:
         """Add the route; before `/v1/orders/{order_id}`, which would take its name for an id."""
         edge.route("GET", "/v1/orders/export.csv", self.export, scope="orders:read",
-                   summary="Export orders placed in up to 31 days as CSV (?created_from= ?created_before= ?status=)")  # fmt: skip
+                   summary="Export orders placed from created_from and before created_before, up to 31 days, as CSV",
+                   query={"created_from": MOMENT, "created_before": MOMENT, "status": STATUS},
+                   media_type="text/csv")  # fmt: skip
 
     async def export(self, call: Call[None]) -> Reply:
         """The first page is read before the reply begins: what is wrong can still be told."""

@@ -29,6 +29,16 @@ PAGE_MAX: Final = 100
 _FILTERS: Final = ("status", "created_from", "created_before", "merchant_order_no", "email", "phone", "customer_ref")
 _CURSOR_CHARACTERS_MAX: Final = 400
 _NUMBER_MAX: Final = 64
+STATUS: Final = {"type": "string", "enum": [state.value for state in OrderState]}
+MOMENT: Final = {"type": "string", "format": "date-time"}
+LIMIT: Final = {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX}
+PARAMETERS: Final = {name: {"type": "string"} for name in (*_FILTERS, "cursor")} | {
+    "status": STATUS,
+    "created_from": MOMENT,
+    "created_before": MOMENT,
+    "merchant_order_no": {"type": "string", "minLength": 1, "maxLength": _NUMBER_MAX},
+    "limit": LIMIT,
+}
 
 
 class OrderSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +76,8 @@ class OrderList:
 
     def declare(self, edge: Edge) -> None:
         """Add the route."""
-        parameters = " ".join(f"?{name}=" for name in (*_FILTERS, "limit", "cursor"))
-        edge.route("GET", "/v1/orders", self.page, summary=f"List orders, oldest first ({parameters})",
-                   response=OrderListBody, scope="orders:read")  # fmt: skip
+        edge.route("GET", "/v1/orders", self.page, summary="List orders, oldest first", response=OrderListBody,
+                   scope="orders:read", query=PARAMETERS)  # fmt: skip
 
     async def page(self, call: Call[None]) -> Reply:
         """One page. A cursor of somebody else, of other filters, or made up is no cursor."""
@@ -138,7 +147,7 @@ def read(call: Call[None], name: str, form: Callable[[str], T]) -> T | None:
 def read_limit(call: Call[None]) -> int:
     """How many items a page holds: 1 to 100, 100 without `?limit=`. Raises Problem `invalid_parameter`."""
     text = call.query.get("limit", str(PAGE_MAX))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= PAGE_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= PAGE_MAX):
         raise Problem("invalid_parameter", field="limit")
     return int(text)
 

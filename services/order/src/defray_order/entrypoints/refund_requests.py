@@ -21,6 +21,7 @@ from defray_order.announce import RefundRequestShown
 from defray_order.commands.ask_refund import AskRefund, Outcome
 from defray_order.commands.told import Told
 from defray_order.domain.refund_request import LineWish, RefundRefusal, RefundRequest, RefundRequestId, RequestRefused
+from defray_order.entrypoints.order_list import LIMIT, read_limit
 from defray_order.store import orders, refund_requests
 
 _PROBLEM_TYPE: Final = "application/problem+json"
@@ -99,9 +100,10 @@ class RefundRequestsApi:
             "GET",
             "/v1/orders/{order_id}/refund-requests",
             self.of_order,
-            summary="List the refund requests of an order (?after=, ?limit=)",
+            summary="List the refund requests of an order",
             response=RefundRequestsShown,
             scope="refunds:read",
+            query={"after": {"type": "string"}, "limit": LIMIT},
         )
         edge.route(
             "GET",
@@ -130,14 +132,11 @@ class RefundRequestsApi:
         order_id = await self._own_order(call)
         if not set(call.query) <= {"after", "limit"}:
             raise Problem("invalid_parameter")
-        text = call.query.get("limit", "100")
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= refund_requests.PER_PAGE_MAX):
-            raise Problem("invalid_parameter", field="limit")
+        limit = read_limit(call)
         try:
             after = parse("rrq", call.query["after"]) if "after" in call.query else refund_requests.FIRST
         except ValueError:
             raise Problem("invalid_parameter", field="after") from None
-        limit = int(text)
         async with self.database.read() as conn:
             page = await refund_requests.of_order(conn, order_id, after=after, limit=limit + 1)
             shown = await _shown(conn, page[:limit])

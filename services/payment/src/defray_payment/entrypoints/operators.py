@@ -103,7 +103,7 @@ class CaseDesk:
         if unknown := set(query) - _FILTERS:
             raise Problem("invalid_parameter", field=min(unknown) if len(unknown) == 1 else None)
         text = query.get("limit", str(PAGE_MAX))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= PAGE_MAX):
+        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= PAGE_MAX):
             raise Problem("invalid_parameter", field="limit")
         wanted = Wanted(
             state=_read(query, "state", CaseState),

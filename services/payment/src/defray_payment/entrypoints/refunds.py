@@ -174,7 +174,7 @@ class RefundsApi:
 def read_limit(call: Call[None]) -> int:
     """How many items a page holds: 1 to 100, 100 without `?limit=`. Raises Problem `invalid_parameter`."""
     text = call.query.get("limit", "100")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= refunds.PER_PAGE_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= refunds.PER_PAGE_MAX):
         raise Problem("invalid_parameter", field="limit")
     return int(text)
 

@@ -31,6 +31,8 @@ async def handle(flows: Sequence[Flow], tx: WriteTx, clock: Clock) -> None:
         for flow, rule in zip(flows, rules, strict=True)
         if rule is not None
     ]
+    # Late money that had all gone back before it was to be kept, free of a fee, moves nothing and is no entry.
+    entries = [entry for entry in entries if entry.legs]
     new = await ledger.insert_entries(tx, entries, now)
     posted = {entry.entry_id for entry in new}
     repeats = [entry.flow for entry in entries if entry.entry_id not in posted]

@@ -1,7 +1,7 @@
 """Post money that channels have taken: one entry per payment."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from defray_kernel import ids
 from defray_kernel.clock import Clock
@@ -14,6 +14,7 @@ from defray_kernel.money import Money
 from defray_settlement.commands import post_entries
 from defray_settlement.domain.posting import Flow, Kind
 
+P = TypeVar("P", bound=PaymentStateV1)
 KINDS: Final[dict[type[PaymentStateV1], Kind]] = {
     PaymentSucceeded: Kind.SUCCEEDED,
     PaymentPaidLate: Kind.PAID_LATE,
@@ -21,12 +22,12 @@ KINDS: Final[dict[type[PaymentStateV1], Kind]] = {
 }
 
 
-async def handle(events: Sequence[Event[PaymentStateV1]], tx: WriteTx, clock: Clock) -> None:
+async def handle(events: Sequence[Event[P]], tx: WriteTx, clock: Clock) -> None:
     """Post each payment once. Raises like `post_entries.handle`."""
     await post_entries.handle([flow_of(event) for event in events], tx, clock)
 
 
-def flow_of(event: Event[PaymentStateV1]) -> Flow:
+def flow_of(event: Event[P]) -> Flow:
     """The money that came in. Raises Poison for an event that contradicts itself."""
     data = event.data
     # What the channel took is what counts; a payment that succeeded took its own amount.

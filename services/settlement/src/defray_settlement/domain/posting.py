@@ -1,5 +1,6 @@
 """Posting rules: which legs money makes that comes or goes back, and why they add up to zero."""
 
+import dataclasses
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,19 +28,23 @@ class Kind(StrEnum):
     SUCCEEDED = "succeeded"
     PAID_LATE = "paid_late"
     DUPLICATE = "duplicate"
+    REOPENED = "reopened"  # came late and is kept after all: its order was reopened
     MISMATCHED = "mismatched"  # came in a wrong amount; its refund is the first that is heard of it
     REFUNDED = "refunded"  # went back from what was kept for the merchant
     RETURNED = "returned"  # went back without having been kept
 
 
-KEPT: Final = frozenset({Kind.SUCCEEDED})
+KEPT: Final = frozenset({Kind.SUCCEEDED, Kind.REOPENED})
 HELD: Final = frozenset({Kind.PAID_LATE, Kind.DUPLICATE, Kind.MISMATCHED})
 """Kinds of money that came; what was kept goes back from the merchant's account, what is held from suspense."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """Money of one payment that a channel has taken or given back; `refund_id` where a refund tells of it."""
+    """Money of one payment that a channel has taken or given back; `refund_id` where a refund tells of it.
+
+    `returned_minor` of late money had gone back from suspense before it was known to be kept.
+    """
 
     kind: Kind
     payment_id: UUID
@@ -48,6 +53,7 @@ class Flow:
     merchant_id: MerchantId
     channel: str
     gross: Money
+    returned_minor: int = 0
     at: dt.datetime
     cause: Cause
 
@@ -82,7 +88,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         assert sum(leg.amount.minor for leg in self.legs) == 0
-        assert {leg.amount.currency for leg in self.legs} == {self.flow.gross.currency}
+        assert {leg.amount.currency for leg in self.legs} <= {self.flow.gross.currency}
         assert all(leg.amount.minor != 0 for leg in self.legs)
 
 
@@ -100,6 +106,9 @@ def accounts_of(flow: Flow) -> tuple[Account, ...]:
         case Kind.SUCCEEDED:
             pending = accounts.merchant_pending(flow.merchant_id, currency)
             return clearing, pending, accounts.fee_income(currency)
+        case Kind.REOPENED:
+            pending = accounts.merchant_pending(flow.merchant_id, currency)
+            return accounts.suspense(flow.channel, currency), pending, accounts.fee_income(currency)
         case Kind.REFUNDED:
             return clearing, accounts.merchant_pending(flow.merchant_id, currency)
         case Kind.PAID_LATE | Kind.DUPLICATE | Kind.MISMATCHED | Kind.RETURNED:
@@ -113,8 +122,10 @@ def post(flow: Flow, rule: FeeRule, entry_id: EntryId) -> Entry:
 
     Kept money: debit the channel's clearing account with the gross, credit the merchant with the net and the platform
     with the fee. Late, duplicate and mismatched money: the channel has it, so its clearing account is debited as the
-    channel's own books say, against suspense until it is sent back or kept. What goes back takes the same way in the
-    other direction, but for the fee: the merchant bears all of a refund, and the platform keeps what it earned.
+    channel's own books say, against suspense until it is sent back or kept. Late money that is kept after all leaves
+    suspense as if the channel had just taken it, but for what went back meanwhile, which the merchant bears. What goes
+    back takes the same way in the other direction, but for the fee: the merchant bears all of a refund, and the platform
+    keeps what it earned.
     Raises ValueError for a name that is no channel's.
     """
     gross = flow.gross
@@ -124,6 +135,13 @@ def post(flow: Flow, rule: FeeRule, entry_id: EntryId) -> Entry:
         case Kind.SUCCEEDED:
             charged = fees.fee(gross, rule)
             amounts = (gross, charged.amount - gross, -charged.amount)
+        case Kind.REOPENED:
+            charged = fees.fee(gross, rule)
+            left = gross - Money(minor=flow.returned_minor, currency=gross.currency)
+            if flow.returned_minor:
+                told = charged.explanation | {"returned_minor": flow.returned_minor}
+                charged = dataclasses.replace(charged, explanation=told)
+            amounts = (left, charged.amount - left, -charged.amount)
         case Kind.PAID_LATE | Kind.DUPLICATE | Kind.MISMATCHED:
             charged = Fee(amount=nothing, explanation={"rule": "held_in_suspense"})
             amounts = (gross, -gross)

@@ -132,6 +132,10 @@ def _net_minor(kind: Kind, entry: Record) -> int:
     match kind:
         case Kind.SUCCEEDED:
             return int(entry["gross_minor"] - entry["fee_minor"])
+        case Kind.REOPENED:
+            # What had gone back before it was known to be kept is the merchant's loss, and no refund of this kind.
+            returned = msgspec.json.decode(entry["explanation"], type=dict[str, Any]).get("returned_minor", 0)
+            return int(entry["gross_minor"] - entry["fee_minor"] - returned)
         case Kind.REFUNDED:
             return -int(entry["gross_minor"])
         case Kind.PAID_LATE | Kind.DUPLICATE | Kind.MISMATCHED | Kind.RETURNED:

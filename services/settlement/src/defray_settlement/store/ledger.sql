@@ -29,6 +29,7 @@ FROM entry e JOIN unnest($1::text[], $2::text[], $3::uuid[]) AS w (source, kind,
 
 -- name: arrivals
 -- Money of a wrong amount is told of by its refund alone, and comes first: the payment may have had the right one too.
+-- Late money that its order was reopened for is kept since, but not for a refund that left suspense before that was known.
 WITH wanted AS (SELECT * FROM unnest($2::uuid[], $3::uuid[]) AS r (payment_id, refund_id))
 SELECT DISTINCT ON (c.refund_id) c.refund_id, c.kind
 FROM (SELECT r.refund_id, e.kind, e.source
@@ -36,7 +37,9 @@ FROM (SELECT r.refund_id, e.kind, e.source
       UNION ALL
       SELECT r.refund_id, e.kind, e.source
       FROM wanted r JOIN entry e ON e.source = 'payment' AND e.kind = ANY ($1::text[]) AND e.source_id = r.payment_id) c
-ORDER BY c.refund_id, c.source DESC
+ORDER BY c.refund_id, c.source DESC,
+  (c.kind = 'reopened') <> EXISTS (SELECT FROM entry b
+                                   WHERE b.source = 'refund' AND b.kind = 'returned' AND b.source_id = c.refund_id) DESC
 
 -- name: move_accounts
 UPDATE account SET balance_minor = account.balance_minor + d.delta_minor, sequence = account.sequence + 1
@@ -57,7 +60,7 @@ SELECT account_id, currency, balance_minor, sequence FROM account WHERE merchant
 SELECT entry_id, source, kind, source_id, order_id, currency, gross_minor, fee_minor, explanation, paid_at, effective_on, posted_at, correlation_id
 FROM entry
 WHERE merchant_id = $2
-  AND (payment_id = $1 OR (source = 'payment' AND source_id = $1 AND kind IN ('succeeded', 'paid_late', 'duplicate')))
+  AND (payment_id = $1 OR (source = 'payment' AND source_id = $1 AND kind IN ('succeeded', 'paid_late', 'duplicate', 'reopened')))
 ORDER BY posted_at, entry_id
 
 -- name: legs_of

@@ -1,9 +1,10 @@
-"""P8: how many requests of other services become orders a second, from a full topic, against one event a transaction."""
+"""O2: how many requests of other services become orders a second, from a full topic, against one event a transaction."""
 
 import asyncio
 import dataclasses
 import json
 import os
+import secrets
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from defray_kernel.contracts import inbound, order_inbound_v1
 from defray_kernel.contracts.merchant_v1 import MerchantState
 from defray_kernel.outbox import Headers
 from tests.bench.accounting import Meter
+from tests.bench.driver import driver
+from tests.bench.limits import copying
 from tests.bench.records import PARTITIONS, problems
 from tests.bench.report import Goal, Row, Sample, make_row
 from tests.bench.rounds import Plan, Tell, interleave
@@ -46,13 +49,15 @@ SELECT (SELECT count(*) FROM orders."order") AS "orders", (SELECT count(*) FROM 
 
 
 async def run(world: World, plan: Plan, tell: Tell) -> Row:
-    """Measure both sides."""
-    tell("P8 inbound: order.requested events of other services, from a full topic; one consumer process")
+    """Measure all three sides."""
+    tell("O2 inbound: order.requested events of other services, from a full topic; COPY of the same rows as the limit")
     scenario = _Inbound(world, plan)
-    result = await interleave({"ours": scenario.ours, "textbook": scenario.textbook}, plan, tell)
+    sides = {"ours": scenario.ours, "textbook": scenario.textbook, "limit": scenario.limit}
+    result = await interleave(sides, plan, tell)
     return make_row(
-        id="P8", scenario="inbound requests, topic to committed order, one consumer process", unit="events/s",
-        limit_is="none", goal=GOAL, rounds=result.samples, latency=None, dropped_runs=result.dropped,
+        id="O2", scenario="inbound requests, topic to committed order, one consumer process", unit="events/s",
+        limit_is=f"COPY of the same rows, {copying.ORDERS_PER_BATCH} orders a transaction, one connection", goal=GOAL,
+        rounds=result.samples, latency=None, dropped_runs=result.dropped,
     )  # fmt: skip
 
 
@@ -65,6 +70,7 @@ async def profile(world: World, plan: Plan, out: Path) -> list[str]:
 class _Inbound:
     def __init__(self, world: World, plan: Plan) -> None:
         self._world, self._plan = world, plan
+        self._rows = world.folder / f"rows-{secrets.token_hex(4)}"
 
     async def ours(self, _: int, *, profile: Path | None = None) -> Sample:
         """`python -m defray_order consume`."""
@@ -82,6 +88,8 @@ class _Inbound:
             finally:
                 await stop(process)
             wrong = await _differences(connection, _OURS_FOUND, await connection.fetchval(_OURS_SO_FAR))
+            if not self._rows.exists() and not await copying.keep(connection, self._rows):
+                raise BenchFailed("too few orders were placed to know what COPY would make of them")
             await connection.close()
         return dataclasses.replace(sample, wrong=[*sample.wrong, *wrong])
 
@@ -107,6 +115,22 @@ class _Inbound:
             wrong = await _differences(connection, _TEXTBOOK_FOUND, await connection.fetchval(_TEXTBOOK_SO_FAR))
             await connection.close()
         return dataclasses.replace(sample, wrong=[*sample.wrong, *wrong])
+
+    async def limit(self, _: int) -> Sample:
+        """No topic, no reading, no rules: the rows of our first run go into empty tables with the same constraints."""
+        async with self._world.database("order") as database:
+            argv = ["tests.bench.limits.copying", "--dsn", database.admin_dsn, "--folder", str(self._rows),
+                    "--seconds", str(self._plan.seconds)]  # fmt: skip
+            async with driver(self._world.folder, "copying", argv) as client:
+                await client.said("ready")
+                trees = {"postgres": self._world.server_trees["postgres"], "order": client.pid}
+                with Meter(trees) as meter:
+                    await client.tell()
+                    copied = await client.said("copied")
+                await client.tell()
+        wrong = problems({"orders too few or too many": _lacking(copied)})
+        return Sample(rate=copied["orders"] / copied["took_s"], operations=copied["orders"],
+                      cpu_us=meter.us_per_operation(copied["orders"]), others=meter.others, wrong=wrong)  # fmt: skip
 
     def _count(self, side: str) -> int:
         return int(_EVENTS_PER_S_MAX[side] * (self._plan.seconds + self._plan.warm_s))
@@ -187,6 +211,12 @@ def _merchant_row() -> tuple[object, ...]:
         api_keys=[], changed_at=SystemClock().real(),
     )  # fmt: skip
     return _MERCHANT, msgspec.json.encode(state)
+
+
+def _lacking(copied: Mapping[str, int]) -> int:
+    """How many orders the last round over the kept rows left more or less than it copied."""
+    in_all = copied["kept"] * copying.ORDERS_PER_BATCH
+    return abs(copied["left"] - ((copied["orders"] - 1) % in_all + 1))
 
 
 async def _differences(connection: asyncpg.Connection, found: str, taken: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""P7: how many orders a second are placed over HTTP, each under a key and a number of its own."""
+"""O1: how many orders a second are placed over HTTP, each under a key and a number of its own."""
 
 import asyncio
 import dataclasses
@@ -58,7 +58,7 @@ VALUES ($1, 1, 'ACTIVE', $2, ARRAY[$3::bytea], now())
 
 async def run(world: World, plan: Plan, tell: Tell) -> Row:
     """Measure both sides, then latency at half of our rate."""
-    tell("P7 place order: distinct numbers and keys, two lines, 64 connections; FastAPI + SQLAlchemy twin")
+    tell("O1 place order: distinct numbers and keys, two lines, 64 connections; FastAPI + SQLAlchemy twin")
     scenario = _Placing(world, plan)
     result = await interleave({"ours": scenario.ours, "textbook": scenario.textbook}, plan, tell)
     rates = sorted(sample.rate for sample in result.samples["ours"])
@@ -66,7 +66,7 @@ async def run(world: World, plan: Plan, tell: Tell) -> Row:
     latency, dropped = await quietest(lambda number: scenario.ours(number, rate=half), 0, plan)
     tell(f"  at half load ({half:.0f}/s): p50 {latency.p50_ms or 0:.1f} ms, p99 {latency.p99_ms or 0:.1f} ms")
     return make_row(
-        id="P7", scenario="place order over HTTP with idempotency key, two lines, to the signed token, one worker",
+        id="O1", scenario="place order over HTTP with idempotency key, two lines, to the signed token, one worker",
         unit="orders/s", limit_is="none", goal=GOAL, rounds=result.samples, latency=latency,
         dropped_runs=result.dropped + dropped, not_counted=("load",),
     )  # fmt: skip
