@@ -1,10 +1,10 @@
 """The rules of coupons: what they take off, when they are refused, and what of them is kept, recalled and owed."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +31,7 @@ def minors(coupons: Sequence[Grant | None], base: int = 1000) -> list[int]:
 
 
 def percent(basis_points: int, **terms: Any) -> Grant:  # noqa: ANN401 - whatever it has
-    return grant(units=basis_points, coupon=dataclasses.replace(PERCENT, **terms))
+    return grant(units=basis_points, coupon=msgspec.structs.replace(PERCENT, **terms))
 
 
 def test_each_coupon_takes_off_the_rest_rounded_down_and_never_more_than_there_is() -> None:
@@ -43,12 +43,12 @@ def test_each_coupon_takes_off_the_rest_rounded_down_and_never_more_than_there_i
 
 
 def test_a_percentage_shrinks_with_its_bound() -> None:
-    half = dataclasses.replace(percent(5_000, cap_minor=120), recalled=2_500)
+    half = msgspec.structs.replace(percent(5_000, cap_minor=120), recalled=2_500)
     assert coupon.discount(half, half.worth, 1000) == 60
     assert coupon.discount(half, half.worth, 100) == 25
 
 
-MINIMUM = dataclasses.replace(FIXED, minimum_minor=1001)
+MINIMUM = msgspec.structs.replace(FIXED, minimum_minor=1001)
 REFUSED: tuple[tuple[Grant | None, dict[str, Any], CouponRefusal], ...] = (
     (None, {}, CouponRefusal.UNKNOWN),
     (grant(merchant_id=MerchantId(uuid7())), {}, CouponRefusal.UNKNOWN),
@@ -74,7 +74,7 @@ def test_a_coupon_that_may_not_be_used_is_refused_by_its_code(
 
 
 def test_the_same_coupon_twice_is_refused() -> None:
-    of = grant(units=1, coupon=dataclasses.replace(FIXED, uses_max=5))
+    of = grant(units=1, coupon=msgspec.structs.replace(FIXED, uses_max=5))
     assert take([of, of]) == Refused(index=1, code=CouponRefusal.NOT_APPLICABLE)
 
 
@@ -90,7 +90,7 @@ def test_the_same_coupon_twice_is_refused() -> None:
 def test_recalled_kept_and_owed_are_what_was_granted_and_uses_stay_within_the_limit(
     units: int, fixed: bool, uses_max: int, moves: list[tuple[str, int]]
 ) -> None:
-    terms = dataclasses.replace(FIXED if fixed else PERCENT, uses_max=uses_max)
+    terms = msgspec.structs.replace(FIXED if fixed else PERCENT, uses_max=uses_max)
     of, uses = grant(units=units, coupon=terms), list[Use]()
     for move, number in moves:
         held = [i for i, use in enumerate(uses) if use.state is UseState.RESERVED]
@@ -104,7 +104,7 @@ def test_recalled_kept_and_owed_are_what_was_granted_and_uses_stay_within_the_li
         elif held:
             i = held[number % len(held)]
             of, state = (paid_in(of), UseState.USED) if move == "pay" else (released_by(of), UseState.RELEASED)
-            uses[i] = dataclasses.replace(uses[i], state=state)
+            uses[i] = msgspec.structs.replace(uses[i], state=state)
         live = [use for use in uses if use.state is not UseState.RELEASED]
         assert len(live) == of.taken <= of.uses_max
         assert (of.state is GrantState.USED) == (of.used == uses_max and of.state is not GrantState.REVOKED)
@@ -123,11 +123,13 @@ def test_recalled_kept_and_owed_are_what_was_granted_and_uses_stay_within_the_li
 
 def test_a_released_use_may_be_taken_again_while_the_coupon_would_take_off_as_much() -> None:
     of = grant()
-    use = dataclasses.replace(coupon.take([of], ORDER.order_id, MERCHANT, "CNY", 800, NOW)[0], state=UseState.RELEASED)  # type: ignore[index]
+    use = msgspec.structs.replace(
+        coupon.take([of], ORDER.order_id, MERCHANT, "CNY", 800, NOW)[0], state=UseState.RELEASED
+    )  # type: ignore[index]
     assert coupon.again(of, use, NOW)
     assert coupon.again(after_recall(of, 200), use, NOW)
     assert not coupon.again(after_recall(of, 201), use, NOW)
-    assert not coupon.again(dataclasses.replace(of, valid_until=NOW), use, NOW)
+    assert not coupon.again(msgspec.structs.replace(of, valid_until=NOW), use, NOW)
 
 
 @given(st.binary(min_size=32, max_size=32))

@@ -1,11 +1,11 @@
 """Coupons on a real schema: priced to the minor unit, reserved, used or released, raced for their last use."""
 
 import asyncio
-import dataclasses
 import datetime as dt
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from defray_kernel import rounds
@@ -89,11 +89,11 @@ async def test_the_same_order_again_is_told_as_it_was_although_its_coupon_is_use
     _, code = await till.coupon()
     first = wish(minor=200, codes=[code])
     assert isinstance(await till.place(first), Told)
-    again = dataclasses.replace(first, order_id=OrderId(uuid7()), idempotency_key="another")
+    again = msgspec.structs.replace(first, order_id=OrderId(uuid7()), idempotency_key="another")
     outcome = await till.place(again)
     assert isinstance(outcome, Told)
     assert outcome.status == 200
-    other = dataclasses.replace(again, content_hash=bytes(31) + b"1", idempotency_key="third")
+    other = msgspec.structs.replace(again, content_hash=bytes(31) + b"1", idempotency_key="third")
     assert await till.place(other) == place_order.Conflict()
 
 

@@ -1,9 +1,9 @@
 """Every (state, report) pair has one defined answer; identity and amounts come before repeats and legality."""
 
-import dataclasses
 import datetime as dt
 import itertools
 
+import msgspec
 import pytest
 
 from defray_kernel.ids import MerchantId, PaymentId, uuid7
@@ -117,13 +117,13 @@ def test_a_move_counts_once_and_keeps_what_the_order_is(state: OrderState, repor
 )
 @pytest.mark.parametrize("state", OrderState)
 def test_identity_and_amount_come_first(state: OrderState, change: dict[str, object], reason: Refusal) -> None:
-    claim = dataclasses.replace(reported(SUCCEEDED), **change)  # type: ignore[arg-type]
+    claim = msgspec.structs.replace(reported(SUCCEEDED), **change)  # type: ignore[arg-type]
     assert decide(order(state), claim) == Refused(reason=reason)
 
 
 @pytest.mark.parametrize("state", sorted(HOLDS_MONEY))
 def test_a_second_payment_is_no_repeat(state: OrderState) -> None:
-    claim = dataclasses.replace(reported(SUCCEEDED), payment_id=PaymentId(uuid7()))
+    claim = msgspec.structs.replace(reported(SUCCEEDED), payment_id=PaymentId(uuid7()))
     assert decide(order(state), claim) == Refused(reason=Refusal.PAID_BY_ANOTHER)
 
 
@@ -146,22 +146,22 @@ def test_the_sum_that_went_back_only_grows_and_never_beyond_the_total(
     state: OrderState, sum_minor: int, told: str
 ) -> None:
     before = order(state)
-    decision = decide(before, dataclasses.replace(reported(REFUNDED), money=Money(minor=sum_minor, currency="CNY")))
+    decision = decide(before, msgspec.structs.replace(reported(REFUNDED), money=Money(minor=sum_minor, currency="CNY")))
     assert _told(decision) == told
     if isinstance(decision, Moved):
-        kept = dataclasses.replace(decision.order, state=state, refunded_minor=before.refunded_minor, version=3)
+        kept = msgspec.structs.replace(decision.order, state=state, refunded_minor=before.refunded_minor, version=3)
         assert (decision.order.refunded_minor, kept) == (sum_minor, before)
 
 
 @pytest.mark.parametrize("state", OrderState)
 def test_money_of_another_payment_going_back_does_not_touch_the_order(state: OrderState) -> None:
-    claim = dataclasses.replace(reported(REFUNDED), payment_id=PaymentId(uuid7()))
+    claim = msgspec.structs.replace(reported(REFUNDED), payment_id=PaymentId(uuid7()))
     assert decide(order(state), claim) == Repeated()
 
 
 @pytest.mark.parametrize("change", [{"merchant_id": MerchantId(uuid7())}, {"money": Money(minor=1, currency="USD")}])
 def test_a_refund_in_another_name_or_currency_is_refused(change: dict[str, object]) -> None:
-    decision = decide(order(PAID), dataclasses.replace(reported(REFUNDED), **change))  # type: ignore[arg-type]
+    decision = decide(order(PAID), msgspec.structs.replace(reported(REFUNDED), **change))  # type: ignore[arg-type]
     assert isinstance(decision, Refused)
     assert decision.reason in {Refusal.MERCHANT_MISMATCH, Refusal.CURRENCY_MISMATCH}
 
@@ -212,7 +212,7 @@ def test_a_fulfilment_is_told_although_refunds_keep_the_state() -> None:
 
 
 def test_expiry_is_refused_before_its_time_and_what_ended_an_order_stays_when_it_is_reopened() -> None:
-    early = dataclasses.replace(reported(Report.EXPIRY_DUE), at=NOW + dt.timedelta(hours=2, microseconds=-1))
+    early = msgspec.structs.replace(reported(Report.EXPIRY_DUE), at=NOW + dt.timedelta(hours=2, microseconds=-1))
     assert decide(order(OrderState.PLACED), early) == Refused(reason=Refusal.NOT_DUE)
     decision = decide(order(OrderState.EXPIRED), reported(LATE))
     assert isinstance(decision, Moved)
@@ -221,5 +221,5 @@ def test_expiry_is_refused_before_its_time_and_what_ended_an_order_stays_when_it
     # Told again, the end of the payable is old news now; a cancel is not.
     assert decide(reopened, reported(CANCELLED)) == decide(reopened, reported(EXPIRED)) == Repeated()
     assert decide(reopened, reported(Report.CANCEL_ASKED)) == Refused(reason=Refusal.ALREADY_PAID)
-    other = dataclasses.replace(reported(LATE), payment_id=PaymentId(uuid7()))
+    other = msgspec.structs.replace(reported(LATE), payment_id=PaymentId(uuid7()))
     assert decide(reopened, other) == Refused(reason=Refusal.PAID_BY_ANOTHER)

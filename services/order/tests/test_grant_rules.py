@@ -1,11 +1,11 @@
 """The rules of grants and coupons: what orders bring, what goes back to the unit, what coupons take off and owe."""
 
-import dataclasses
 import datetime as dt
 from fractions import Fraction
 from itertools import product
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,7 +69,7 @@ def grant(kind: BenefitKind = BenefitKind.COUPON, units: int = 1000, **changes: 
         granted_at=NOW,
         valid_from=NOW,
     )
-    return dataclasses.replace(of, **changes)
+    return msgspec.structs.replace(of, **changes)
 
 
 def pending(**changes: Any) -> Grant:  # noqa: ANN401 - whatever it has
@@ -89,7 +89,7 @@ def benefit(kind: BenefitKind = BenefitKind.COUPON, units: int = 1000, **changes
         stock_left=None,
         created_at=NOW,
     )
-    return dataclasses.replace(of, **changes)
+    return msgspec.structs.replace(of, **changes)
 
 
 ORDER = PaidOrder(
@@ -293,7 +293,7 @@ def test_recalls_only_grow_meet_the_sum_to_the_unit_and_never_exceed_what_was_gi
         before = sum(g.recalled for g in grants)
         target = sum((each.part(g.line) * g.units for g in grants), Fraction(0)).__floor__()
         totals = recall(grants, each)
-        again = [dataclasses.replace(g, recalled=totals[g.grant_id]) for g in grants]
+        again = [msgspec.structs.replace(g, recalled=totals[g.grant_id]) for g in grants]
         assert all(new.recalled >= old.recalled for new, old in zip(again, grants, strict=True))
         assert all(0 <= g.recalled <= g.units for g in again)
         assert sum(g.recalled for g in again) == max(before, target)

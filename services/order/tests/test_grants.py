@@ -1,11 +1,11 @@
 """Grants and coupons on a real schema: given once, used within their limits, recalled to the unit, raced on real locks."""
 
 import asyncio
-import dataclasses
 import datetime as dt
 from collections import Counter
 
 import asyncpg
+import msgspec
 import pytest
 
 from defray_kernel.contracts import payment_v1 as v1
@@ -72,7 +72,7 @@ async def test_twenty_orders_race_for_the_last_one_in_stock_and_one_wins(till: T
     await define(till.database, last)
     ids = [await till.placed() for _ in range(20)]
     await till.pay(*ids)
-    timer = dataclasses.replace(till.granting, batch_max=3)
+    timer = msgspec.structs.replace(till.granting, batch_max=3)
     while sum(await asyncio.gather(*(run_once(till.database, timer, till.clock) for _ in range(4)))):
         pass
     given = Counter([(await till.brought(order_id))[0].state for order_id in ids])
@@ -91,7 +91,7 @@ async def test_an_order_is_fulfilled_when_each_line_brought_something_and_all_of
     ticket = template(BenefitKind.ENTITLEMENT, 1)
     await define(till.database, ticket)
     both = wish(minor=500, lines=(300, 200))
-    both = dataclasses.replace(both, benefits=((1, ticket.benefit_id), (2, ticket.benefit_id)))
+    both = msgspec.structs.replace(both, benefits=((1, ticket.benefit_id), (2, ticket.benefit_id)))
     await till.place(both)
     one = await till.placed(minor=500, lines=(300, 200), sold=[ticket])
     for order_id in (both.order_id, one):

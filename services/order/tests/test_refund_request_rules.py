@@ -1,9 +1,9 @@
 """Every (state, report) pair of a refund request has one answer, and what falls on lines adds up whatever is asked."""
 
-import dataclasses
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -72,7 +72,7 @@ def sold(*lines: tuple[int, int, int], total: int | None = None) -> Order:
         for quantity, unit, discount in lines
     )
     minor = sum(item.amount_minor for item in items) if total is None else total
-    return dataclasses.replace(order(OrderState.PAID), items=items, total=Money(minor=minor, currency="CNY"))
+    return msgspec.structs.replace(order(OrderState.PAID), items=items, total=Money(minor=minor, currency="CNY"))
 
 
 def asked(of: Order, lines: tuple[LineShare, ...], **changes: object) -> RefundRequest:
@@ -121,7 +121,7 @@ def test_units_of_a_line_add_up_to_the_line_whatever_is_rounded() -> None:
     refused = allot_lines(account(of, requests), [LineWish(line=1, quantity=1)])
     assert refused == RequestRefused(code=RefundRefusal.REFUND_EXCEEDS_LINE, field="lines[0].quantity")
     # One that failed gives its unit free; the last unit costs what is left.
-    failed = dataclasses.replace(requests[0], state=RequestState.FAILED)
+    failed = msgspec.structs.replace(requests[0], state=RequestState.FAILED)
     assert allot_lines(account(of, [failed, *requests[1:]]), [LineWish(line=1, quantity=1)]) == (share(1, 33, 1),)
 
 

@@ -1,10 +1,10 @@
 """Reports of the payment service on a real schema: once each, in any repetition, and cases for what does not fit."""
 
-import dataclasses
 import datetime as dt
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from defray_kernel.clock import ManualClock
@@ -200,7 +200,7 @@ async def test_a_closing_order_ends_as_the_payable_did(database: Database, reaso
     order_id = await placed(database)
     async with database.transaction() as tx:
         found = (await orders.get_for_update(tx, [order_id]))[order_id]
-        closing = dataclasses.replace(
+        closing = msgspec.structs.replace(
             found, state=type(found.state)("CLOSING"), closing_reason="customer", version=2, event_seq=2
         )
         await orders.move(tx, [closing])

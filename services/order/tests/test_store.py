@@ -1,11 +1,11 @@
 """The schema keeps what may never be, every named query prepares, and the running role cannot rewrite history."""
 
 import asyncio
-import dataclasses
 import importlib
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from defray_kernel import migrate
@@ -43,8 +43,8 @@ async def test_every_named_query_prepares(database: Database) -> None:
 
 
 async def test_an_order_is_read_as_it_was_written(database: Database) -> None:
-    written = [order(OrderState.PLACED), dataclasses.replace(order(OrderState.PLACED), merchant_order_no="no-2")]
-    written = [dataclasses.replace(each, version=1, event_seq=1, closing_reason=None) for each in written]
+    written = [order(OrderState.PLACED), msgspec.structs.replace(order(OrderState.PLACED), merchant_order_no="no-2")]
+    written = [msgspec.structs.replace(each, version=1, event_seq=1, closing_reason=None) for each in written]
     async with database.transaction() as tx:
         assert await orders.insert(tx, written, [bytes(32)] * 2) == {each.order_id for each in written}
     async with database.read() as conn:
@@ -52,10 +52,10 @@ async def test_an_order_is_read_as_it_was_written(database: Database) -> None:
 
 
 async def test_concurrent_moves_have_one_winner(database: Database) -> None:
-    placed = dataclasses.replace(order(OrderState.PLACED), version=1, event_seq=1)
+    placed = msgspec.structs.replace(order(OrderState.PLACED), version=1, event_seq=1)
     async with database.transaction() as tx:
         await orders.insert(tx, [placed], [bytes(32)])
-    moved = dataclasses.replace(
+    moved = msgspec.structs.replace(
         placed, state=OrderState.PAID, version=2, event_seq=2, paid_at=placed.placed_at, payment_id=PAYMENT
     )
 
@@ -103,8 +103,8 @@ IMPOSSIBLE: tuple[dict[str, Any], ...] = (
 
 
 async def test_what_may_never_be_is_refused(database: Database) -> None:
-    placed = dataclasses.replace(order(OrderState.PLACED), version=1, event_seq=1)
+    placed = msgspec.structs.replace(order(OrderState.PLACED), version=1, event_seq=1)
     for change in IMPOSSIBLE:
         with pytest.raises(asyncpg.CheckViolationError):
             async with database.transaction() as tx:
-                await orders.insert(tx, [dataclasses.replace(placed, **change)], [bytes(32)])
+                await orders.insert(tx, [msgspec.structs.replace(placed, **change)], [bytes(32)])

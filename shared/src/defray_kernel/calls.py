@@ -1,7 +1,7 @@
 """What a route is made of: its declaration, the checked request a handler gets, and the reply it gives."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec

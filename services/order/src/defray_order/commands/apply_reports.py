@@ -1,10 +1,10 @@
 """Apply what others report about orders: read, decide, move, log, announce; what does not fit becomes a case."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, assert_never
+
+import msgspec
 
 from defray_kernel import outbox
 from defray_kernel.clock import Clock
@@ -25,8 +25,7 @@ _CONSEQUENCES_MAX: Final = 4
 """How often a move may lead to the next one at once; more is a circle."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyReport:
+class ApplyReport(msgspec.Struct, frozen=True, kw_only=True):
     """One report about one order."""
 
     order_id: OrderId
@@ -95,7 +94,7 @@ async def consequences(moves: Sequence[Move], tx: WriteTx, clock: Clock) -> list
 
 async def _write(moves: Sequence[Move], tx: WriteTx, now: dt.datetime) -> list[Move]:
     moved = [
-        dataclasses.replace(move, after=dataclasses.replace(move.after, event_seq=move.before.event_seq + 1))
+        msgspec.structs.replace(move, after=msgspec.structs.replace(move.after, event_seq=move.before.event_seq + 1))
         for move in moves
     ]
     await orders.move(tx, [move.after for move in moved])

@@ -1,8 +1,9 @@
 """Apply what strangers ask by the same commands as the other door does; says of each why it was refused, or nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import assert_never
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -17,8 +18,7 @@ from defray_order.commands.wishes import FieldProblem, wish_from
 from defray_order.store.inbound import KnownMerchant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """One request of a merchant that is known."""
 
     data: RequestData

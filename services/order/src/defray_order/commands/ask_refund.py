@@ -1,10 +1,8 @@
 """Ask for money to go back: reserved under the order's lock, grants recalled first, then told to the payment service."""
 
-import dataclasses
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
@@ -52,8 +50,7 @@ class Answers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskRefund:
+class AskRefund(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant's wish: an amount (minor units), or lines. `request_id` is used if the wish turns out to be new."""
 
     key: Claim
@@ -66,8 +63,7 @@ class AskRefund:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LateMoney:
+class LateMoney(msgspec.Struct, frozen=True, kw_only=True):
     """Money of an order that had ended and is not kept: all of this payment goes back."""
 
     order_id: OrderId
@@ -76,8 +72,7 @@ class LateMoney:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A new request with what led to it, the order as it is locked, and the order's requests that reserve, this one too."""
 
     request: RefundRequest
@@ -143,7 +138,7 @@ async def late_money(wishes: Sequence[LateMoney], tx: WriteTx, clock: Clock) -> 
         request = _request(
             RefundRequestId(uuid7()), order, wish.payment_id, wish.amount, (), LATE_MONEY_NOTE, clock.now()
         )
-        request = dataclasses.replace(request, origin=Origin.LATE_MONEY)
+        request = msgspec.structs.replace(request, origin=Origin.LATE_MONEY)
         asked.append(Asked(request=request, order=order, live=(), cause=wish.cause))
     await _begin(asked, tx, clock)
 
@@ -239,9 +234,9 @@ async def _begin(asked: Sequence[Asked], tx: WriteTx, clock: Clock) -> list[Step
         if of is not None:
             taken.append(_step(each, StepKind.GRANTS_RECALLED, of.grant_debt_minor, now))
         taken.append(_step(each, StepKind.MONEY_ASKED, each.request.amount.minor, now, event_id))
-        steps += [dataclasses.replace(step, step=number) for number, step in enumerate(taken, start=1)]
+        steps += [msgspec.structs.replace(step, step=number) for number, step in enumerate(taken, start=1)]
         grants = 0 if of is None else of.grants
-        written.append(dataclasses.replace(each.request, version=len(taken), grants_recalled=grants))
+        written.append(msgspec.structs.replace(each.request, version=len(taken), grants_recalled=grants))
     await refund_requests.insert(tx, written)
     await refund_requests.log(tx, steps)
     return steps
@@ -270,7 +265,7 @@ async def _tell(asked: Sequence[Asked], tx: WriteTx, now: dt.datetime) -> list[U
     events: list[OutboxEvent] = []
     for each in asked:
         order = fresh[each.order.order_id]
-        order = dataclasses.replace(order, version=order.version + 1, event_seq=order.event_seq + 1)
+        order = msgspec.structs.replace(order, version=order.version + 1, event_seq=order.event_seq + 1)
         moved.append(order)
         key = show("ord", order.order_id)
         data = announce.refund_requested(order, each.request)

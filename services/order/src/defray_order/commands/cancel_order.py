@@ -2,8 +2,9 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, assert_never
+
+import msgspec
 
 from defray_kernel import outbox
 from defray_kernel.clock import Clock
@@ -25,8 +26,7 @@ _TOMBSTONE_LIFE: Final = dt.timedelta(
 By: TypeAlias = Literal["merchant", "customer", "system"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelOrder:
+class CancelOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks to end which order: named by its id, or by the merchant's number.
 
     An order that is not known by its number is remembered as cancelled, so that it never comes to life, with nothing due
@@ -45,22 +45,19 @@ class CancelOrder:
         assert (self.order_id is None) != (self.merchant_order_no is None), "named by one of both"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """The order as it is now: CLOSING, or ended already (asking again changes nothing)."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """The order was paid before; the money is given back by a refund, not by a cancel."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True, kw_only=True):
     """This merchant has no such order."""
 
 

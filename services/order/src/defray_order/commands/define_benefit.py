@@ -2,8 +2,9 @@
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
+
+import msgspec
 
 from defray_kernel import idempotency
 from defray_kernel.clock import Clock
@@ -18,8 +19,7 @@ RULES_MAX: Final = 50
 """Templates of one merchant that rules give: every paid order looks at them all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefineBenefit:
+class DefineBenefit(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant's new template; `encode` puts it as the caller is told, which its key keeps."""
 
     key: Claim
@@ -27,16 +27,14 @@ class DefineBenefit:
     encode: Callable[[Benefit], bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArchiveBenefit:
+class ArchiveBenefit(msgspec.Struct, frozen=True, kw_only=True):
     """No new order brings this one any more; what was sold with it before still does."""
 
     merchant_id: MerchantId
     benefit_id: BenefitId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TooManyRules:
+class TooManyRules(msgspec.Struct, frozen=True, kw_only=True):
     """The merchant has as many templates that rules give as it may."""
 
 

@@ -1,8 +1,9 @@
 """What follows from an order's move, in the same transaction: the one place where grants, coupons and refunds listen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -15,8 +16,7 @@ from defray_order.domain.order import HOLDS_MONEY, Order, OrderState, Report
 ENDED: Final = frozenset({OrderState.CANCELLED, OrderState.EXPIRED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class Move(msgspec.Struct, frozen=True, kw_only=True):
     """An order before and after a report; its row is locked, written, logged and announced."""
 
     before: Order
@@ -35,8 +35,7 @@ def asked_of(order: Order, asking: Cause) -> Cause:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Consequence:
+class Consequence(msgspec.Struct, frozen=True, kw_only=True):
     """A report that an effect makes about the same order at once, such as FULFILLED when nothing is left to grant."""
 
     order_id: OrderId

@@ -1,10 +1,10 @@
 """Follow refunds: requests move as the payment service tells of theirs, and what was asked there is recorded here."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar, assert_never
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause, Event
@@ -48,8 +48,7 @@ _FAILED: Final = "refund_failed"
 _AT_PAYMENT: Final = "asked at the payment service"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
     """What an event says of a request; `refund_id` is None when no refund was made."""
 
     report: RequestReport
@@ -120,9 +119,9 @@ async def _record(
         request = each.request
         steps.append(_step(told, request, StepKind.TAKEN))
         if (of := recalled.get(told.order_id)) is not None:
-            request = dataclasses.replace(request, version=2, grants_recalled=of.grants)
+            request = msgspec.structs.replace(request, version=2, grants_recalled=of.grants)
             step = _step(told, request, StepKind.GRANTS_RECALLED)
-            steps.append(dataclasses.replace(step, minor=of.grant_debt_minor))
+            steps.append(msgspec.structs.replace(step, minor=of.grant_debt_minor))
         recorded.append(request)
     if recorded:
         await refund_requests.insert(tx, recorded)
@@ -194,7 +193,7 @@ def _same(told: _Told, request: RefundRequest) -> bool:
 
 
 def _after(told: _Told, request: RefundRequest, to: RequestState) -> RefundRequest:
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         request,
         state=to,
         refund_id=told.refund_id,

@@ -1,8 +1,9 @@
 """Fulfil orders on their merchant's word: what was paid has been delivered, as far as it was not granted here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, assert_never
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -15,8 +16,7 @@ from defray_order.domain.order import Moved, Order, Repeated, Report, Reported
 from defray_order.store import orders
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FulfilOrder:
+class FulfilOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant's word on one order of its own."""
 
     merchant_id: MerchantId
@@ -24,22 +24,19 @@ class FulfilOrder:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fulfilled:
+class Fulfilled(msgspec.Struct, frozen=True, kw_only=True):
     """The order as it is now; saying so again changes nothing."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """The order is not paid, has ended, or nothing of its money is left."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True, kw_only=True):
     """This merchant has no such order."""
 
 

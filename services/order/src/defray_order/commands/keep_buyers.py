@@ -1,6 +1,5 @@
 """Keep buyers: each sealed with a key of its own that the data key wraps, found by digests under a key that never leaves."""
 
-import dataclasses
 import os
 from typing import Final
 
@@ -34,7 +33,7 @@ class BuyerVault:
         number could be guessed.
         """
         index_key, plain = await self._index.get(), msgspec.json.encode(buyer)
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             command,
             content_hash=hmac_sha256(index_key, b"content\0" + command.content_hash + plain),
             request_hash=hmac_sha256(index_key, b"request\0" + command.request_hash),

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, assert_never
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -17,8 +18,7 @@ from defray_order.domain.benefit import Benefit, BenefitId, misfit
 from defray_order.store import benefits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extras:
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
     """An order that is to be placed: what its lines cost, what it says is to be paid, coupons by digest, benefits by line."""
 
     order_id: OrderId
@@ -30,16 +30,14 @@ class Extras:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """It may be placed with them; its coupons stay locked until this transaction ends."""
 
     extras: Extras
     priced: Priced | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """It may not: a stable code, and the field as the request names it."""
 
     code: str

@@ -1,9 +1,7 @@
 """Place an order: once per idempotency key and once per merchant's own number, with its lines, log and event."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -27,8 +25,7 @@ from defray_order.store import buyers, order_payments, orders
 from defray_order.store.buyers import SealedBuyer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceOrder:
+class PlaceOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant's wish, its totals already checked. `order_id` is used if the wish turns out to be new.
 
     `idempotency_key` is None when it came by event: the merchant's number alone tells a repeat then.
@@ -64,18 +61,15 @@ class PlaceOrder:
         return self.merchant_id, self.merchant_order_no
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict:
+class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     """The merchant's number is taken by an order of other content."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody asked to end the order of this number before it came: it never comes to life."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotWith:
+class NotWith(msgspec.Struct, frozen=True, kw_only=True):
     """Not with this coupon, benefit or total: a stable code, and the field as the request names it."""
 
     code: str
@@ -179,7 +173,7 @@ def _history(command: PlaceOrder, now: dt.datetime) -> list[Order]:
     nothing_due = Reported(report=Report.NOTHING_DUE, merchant_id=command.merchant_id, at=now)
     decision = decide(placed, nothing_due)
     assert isinstance(decision, Moved)
-    return [placed, dataclasses.replace(decision.order, event_seq=placed.event_seq + 1)]
+    return [placed, msgspec.structs.replace(decision.order, event_seq=placed.event_seq + 1)]
 
 
 async def _tell(

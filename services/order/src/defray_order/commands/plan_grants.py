@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -15,8 +16,7 @@ from defray_order.domain.order import Order
 from defray_order.store import benefits, grants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanGrants:
+class PlanGrants(msgspec.Struct, frozen=True, kw_only=True):
     """An order that has just been paid; its row is locked."""
 
     order: Order

@@ -1,9 +1,9 @@
 """Recall what was granted for money that goes back, in proportion and before the money is asked for; what is used is owed."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -18,8 +18,7 @@ from defray_order.domain.order import Order
 from defray_order.store import coupons, grants, orders
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recall:
+class Recall(msgspec.Struct, frozen=True, kw_only=True):
     """How much of an order's money goes back, in all (minor units), and how it falls on the lines, in all."""
 
     order_id: OrderId
@@ -28,8 +27,7 @@ class Recall:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recalled:
+class Recalled(msgspec.Struct, frozen=True, kw_only=True):
     """How many grants this recall touched, and the order's debt: what could not be had back, in all (minor units)."""
 
     order_id: OrderId
@@ -87,7 +85,7 @@ def _gone(order: Order, recall: Recall) -> GoneBack:
 def _recalled(grant: Grant, total: int, uses: Sequence[Use], cause: Cause) -> tuple[Change, list[Use]]:
     """The grant with so much recalled in all, and the uses of which more is owed now."""
     after = after_recall(grant, total)
-    owing = [dataclasses.replace(use, owed_minor=owed(after, use)) for use in uses]
+    owing = [msgspec.structs.replace(use, owed_minor=owed(after, use)) for use in uses]
     before_minor, debt_minor = sum(use.owed_minor for use in uses), sum(use.owed_minor for use in owing)
     done = []
     if grant.taken < grant.uses_max:

@@ -1,9 +1,9 @@
 """Record what was done with grants: their rows, the log of steps, what is owed, and the events, each with its own sequence."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel import outbox
 from defray_kernel.clock import Clock
@@ -17,8 +17,7 @@ from defray_order.domain.grant import Grant, GrantStep, Step
 from defray_order.store import grants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Done(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was done; `units` of the grant, `minor` of its currency, `used_on` the order that uses a coupon."""
 
     kind: GrantStep
@@ -27,8 +26,7 @@ class Done:
     used_on: OrderId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A locked grant before and after, what was done in which order, and what is owed of it now in all (minor units)."""
 
     before: Grant
@@ -62,7 +60,7 @@ async def record(tx: WriteTx, changes: Sequence[Change], clock: Clock) -> None:
             )
             event = None
             if data is not None:
-                after = dataclasses.replace(after, event_seq=after.event_seq + 1)
+                after = msgspec.structs.replace(after, event_seq=after.event_seq + 1)
                 event = _event(data, after, change.cause, now)
                 events.append(event)
             steps.append(_step(done, after, change.cause, event, now))

@@ -1,10 +1,10 @@
 """Redeem coupons: reserved with the order that is placed with them, used when it is paid, released when it ends unpaid."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Cause
@@ -19,8 +19,7 @@ from defray_order.domain.grant import Grant, GrantId, GrantStep, paid_in, releas
 from defray_order.store import coupons, grants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redeem:
+class Redeem(msgspec.Struct, frozen=True, kw_only=True):
     """An order that is to be placed with coupons, found by these digests; it costs `base_minor` without them."""
 
     order_id: OrderId
@@ -31,8 +30,7 @@ class Redeem:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Priced:
+class Priced(msgspec.Struct, frozen=True, kw_only=True):
     """What the coupons take off; their grants are locked and stay so until this transaction ends."""
 
     redeem: Redeem
@@ -45,8 +43,7 @@ class Priced:
         return sum(use.minor for use in self.uses)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrongTotal:
+class WrongTotal(msgspec.Struct, frozen=True, kw_only=True):
     """The order's total is not what is to be paid with these coupons."""
 
 
@@ -118,7 +115,7 @@ async def settle(paid: Mapping[OrderId, Cause], ended: Mapping[OrderId, Cause], 
         else:
             current[use.grant_id] = released_by(grant)
         kind = GrantStep.USED if target is UseState.USED else GrantStep.RELEASED
-        moved.append(dataclasses.replace(use, state=target))
+        moved.append(msgspec.structs.replace(use, state=target))
         steps[use.grant_id].append(Done(kind=kind, minor=use.minor, used_on=use.order_id))
         causes[use.grant_id] = paid.get(use.order_id) or ended[use.order_id]
     await _write(before, current, of_grant, moved, steps, causes, tx, clock)
@@ -156,7 +153,9 @@ async def _write(
         return
     latest = {(use.grant_id, use.order_id): use for uses in of_grant.values() for use in uses}
     latest |= {(use.grant_id, use.order_id): use for use in moved}
-    owing = {key: dataclasses.replace(use, owed_minor=owed(after[use.grant_id], use)) for key, use in latest.items()}
+    owing = {
+        key: msgspec.structs.replace(use, owed_minor=owed(after[use.grant_id], use)) for key, use in latest.items()
+    }
     await coupons.move(tx, moved)
     changed = [(after[use.grant_id], use) for key, use in owing.items() if use.owed_minor != latest[key].owed_minor]
     if changed:
@@ -179,5 +178,5 @@ async def _uses(tx: WriteTx, held: Sequence[Grant]) -> defaultdict[GrantId, list
 
 def _change(before: Grant, after: Grant, done: Sequence[Done], debt_minor: int, cause: Cause) -> Change:
     # One write, one version, however many of its uses moved.
-    written = dataclasses.replace(after, version=before.version + 1)
+    written = msgspec.structs.replace(after, version=before.version + 1)
     return Change(before=before, after=written, done=tuple(done), debt_minor=debt_minor, cause=cause)

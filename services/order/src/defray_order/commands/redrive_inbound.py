@@ -1,10 +1,11 @@
 """Redrive or dismiss what was rejected: an operator's act, audited in the transaction of its effects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel import audit
 from defray_kernel.clock import Clock
@@ -14,8 +15,7 @@ from defray_order.commands import take_inbound
 from defray_order.store import inbound
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndRejected:
+class EndRejected(msgspec.Struct, frozen=True, kw_only=True):
     """Who wants what done about which rejected record; `note` for the audit log."""
 
     rejected_id: UUID

@@ -1,9 +1,10 @@
 """Reject records that cannot be used: a row that an operator can redrive, and a copy on the dead-letter topic."""
 
-import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from defray_kernel import outbox, redaction
 from defray_kernel.clock import Clock
@@ -24,7 +25,7 @@ async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock) -> Non
         in_order = sorted(rejected, key=lambda each: (each.record.topic, each.record.partition, each.record.offset))
         ids = sorted(uuid7() for _ in rejected)
         kept = [
-            _without_cards(dataclasses.replace(each, rejected_id=rejected_id))
+            _without_cards(msgspec.structs.replace(each, rejected_id=rejected_id))
             for each, rejected_id in zip(in_order, ids, strict=True)
         ]
         await inbound.reject(tx, kept, clock.real())
@@ -47,7 +48,7 @@ def _without_cards(rejected: Rejected) -> Rejected:
         value=value,
         headers=headers,
     )
-    return dataclasses.replace(rejected, record=bare, withheld=True)
+    return msgspec.structs.replace(rejected, record=bare, withheld=True)
 
 
 def _holds_card(part: bytes | None) -> bool:

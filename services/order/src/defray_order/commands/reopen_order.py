@@ -1,7 +1,8 @@
 """Decide over money that came after its order had ended, where the merchant wants it decided: reopen, or ask it back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel.clock import Clock
 from defray_kernel.contracts.envelope import Event
@@ -17,8 +18,7 @@ from defray_order.domain.order import Moved, Report, Reported, decide
 from defray_order.store import orders, policies, refund_requests
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Late:
+class _Late(msgspec.Struct, frozen=True, kw_only=True):
     command: ApplyReport
     payment_id: PaymentId
     money: Money

@@ -1,6 +1,6 @@
 """Resolve a case: a person has looked and says what was done; the act is audited in the same transaction."""
 
-from dataclasses import dataclass
+import msgspec
 
 from defray_kernel import audit
 from defray_kernel.clock import Clock
@@ -9,8 +9,7 @@ from defray_kernel.ids import CaseId, show
 from defray_order.store import cases
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolveCase:
+class ResolveCase(msgspec.Struct, frozen=True, kw_only=True):
     """Who resolves which case, and how."""
 
     case_id: CaseId

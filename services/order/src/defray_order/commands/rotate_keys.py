@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel import audit
 from defray_kernel.clock import Clock
@@ -21,16 +22,14 @@ _PASS_PAUSE_S: Final = 0.5
 _FIRST: Final = UUID(int=0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RotateKeys:
+class RotateKeys(msgspec.Struct, frozen=True, kw_only=True):
     """Who rotates. Every serving process must seal with the current key by now, or the work does not end."""
 
     actor: str
     batch_max: int = BATCH_MAX
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rotated:
+class Rotated(msgspec.Struct, frozen=True, kw_only=True):
     """How many keys have a new seal, and how many are left: somebody held them, or still seals with an old key."""
 
     resealed: int

@@ -33,8 +33,7 @@ class Taken:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Item:
+class _Item(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
     request: Request[Any]
     merchant_id: MerchantId

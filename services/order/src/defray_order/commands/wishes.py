@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -62,8 +61,7 @@ class Seller(Protocol):
     def state(self) -> MerchantState | None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FieldProblem:
+class FieldProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a wish is refused: a stable code, the field as the request names it, and our own words, never the input."""
 
     code: str

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NewType
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel.ids import MerchantId, OrderId
 from defray_kernel.money import MINOR_MAX
@@ -44,8 +45,7 @@ class BenefitRefusal(StrEnum):
     TOO_MANY_RULES = "too_many_rules"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CouponTerms:
+class CouponTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What a coupon of this template does and when.
 
     `cap_minor` bounds what a percentage gives; `minimum_minor` is what an order must cost before it; both in minor
@@ -70,8 +70,7 @@ class CouponTerms:
         return start, min(ends, default=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Every order of the merchant that is paid within the campaign and costs at least `minimum_minor` brings it."""
 
     minimum_minor: int = 0
@@ -84,8 +83,7 @@ class Rule:
         return begun and (self.ends_at is None or at < self.ends_at) and minor >= self.minimum_minor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benefit:
+class Benefit(msgspec.Struct, frozen=True, kw_only=True):
     """One template; it never changes but for its stock, and for being archived, after which no new order brings it.
 
     `units` is what one grant is worth: minor units or basis points of a coupon, points for each unit sold, 1 of an
@@ -110,8 +108,7 @@ class Benefit:
         return merchant_id == self.merchant_id and self.currency in {None, currency}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaidOrder:
+class PaidOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of an order to know what it brings; `quantities` by line, from line 1."""
 
     order_id: OrderId
@@ -122,8 +119,7 @@ class PaidOrder:
     paid_at: dt.datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
     """A benefit that an order brings: `units` in all."""
 
     line: int

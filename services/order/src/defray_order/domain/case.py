@@ -1,15 +1,15 @@
 """A case: something that happened to an order and that a person must look at."""
 
 import datetime as dt
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.ids import CaseId, OrderId
 from defray_order.domain.order import Refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(msgspec.Struct, frozen=True, kw_only=True):
     """At most one per order, reason and subject (the payment or payable that was reported)."""
 
     case_id: CaseId

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from defray_kernel.ids import MerchantId, OrderId
 from defray_order.domain.benefit import BASIS_POINTS, CouponValue
@@ -38,8 +39,7 @@ class UseState(StrEnum):
     RELEASED = "RELEASED"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
+class Use(msgspec.Struct, frozen=True, kw_only=True):
     """A coupon's use by one order: what it took off (`minor`) of what was to be paid before (`base_minor`), and its worth then.
 
     `owed_minor` is what it would not have taken off, had it been worth what it is since.
@@ -54,8 +54,7 @@ class Use:
     owed_minor: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """Not with this one of the codes; `index` counts from 0."""
 
     index: int

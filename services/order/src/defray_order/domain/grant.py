@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final, Literal, NewType, TypeAlias
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.ids import MerchantId, OrderId
@@ -78,8 +78,7 @@ def decide(state: GrantState, report: GrantReport) -> GrantState:
     return ANSWERS.get((state, report), state)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """One grant. `units` was given for the order's whole money, `recalled` of it has gone back since; see Benefit.units.
 
     A coupon of `uses_max` uses is worth that to each use: `reserved` of them are spoken for by orders not yet paid,
@@ -134,8 +133,7 @@ def unit(grant: Grant) -> Literal["minor", "basis_points", "points", "entitlemen
     return "points" if grant.kind is BenefitKind.POINTS else "entitlement"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a grant's log. `units` of the grant, `minor` of the currency, `used_on` the order that uses a coupon."""
 
     grant: Grant
@@ -149,22 +147,19 @@ class Step:
     event_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class Given(msgspec.Struct, frozen=True, kw_only=True):
     """The grant is given now."""
 
     grant: Grant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TryLater:
+class TryLater(msgspec.Struct, frozen=True, kw_only=True):
     """It cannot be given now, perhaps later."""
 
     grant: Grant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaveUp:
+class GaveUp(msgspec.Struct, frozen=True, kw_only=True):
     """It cannot be given."""
 
     grant: Grant
@@ -176,27 +171,28 @@ Fulfilment: TypeAlias = Given | TryLater | GaveUp
 def fulfil(grant: Grant, *, in_stock: bool, at: dt.datetime) -> Fulfilment:
     """Try to give a pending grant, of which there is one in stock or not."""
     assert grant.state is GrantState.PENDING
-    tried = dataclasses.replace(grant, version=grant.version + 1, tries=grant.tries + 1)
+    tried = msgspec.structs.replace(grant, version=grant.version + 1, tries=grant.tries + 1)
     start, end = (None, None) if grant.coupon is None else grant.coupon.window(at)
     if start is not None and end is not None and end <= start:
         return GaveUp(grant=_ended(tried, GrantFailure.VALIDITY_OVER))
     if in_stock:
         state = decide(grant.state, GrantReport.GIVEN)
-        given = dataclasses.replace(tried, state=state, due_at=None, granted_at=at, valid_from=start, valid_until=end)
+        given = msgspec.structs.replace(
+            tried, state=state, due_at=None, granted_at=at, valid_from=start, valid_until=end
+        )
         return Given(grant=given)
     if tried.tries >= TRIES_MAX:
         return GaveUp(grant=_ended(tried, GrantFailure.STOCK_USED_UP))
     pause = min(_FIRST_PAUSE * 2 ** (tried.tries - 1), _PAUSE_MAX)
-    return TryLater(grant=dataclasses.replace(tried, due_at=at + pause))
+    return TryLater(grant=msgspec.structs.replace(tried, due_at=at + pause))
 
 
 def _ended(grant: Grant, failure: GrantFailure) -> Grant:
     state = decide(grant.state, GrantReport.GAVE_UP)
-    return dataclasses.replace(grant, state=state, due_at=None, failure=failure)
+    return msgspec.structs.replace(grant, state=state, due_at=None, failure=failure)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoneBack:
+class GoneBack(msgspec.Struct, frozen=True, kw_only=True):
     """Of an order's money: so much of its total, and of each line (minor units), has gone back or is about to."""
 
     total_minor: int
@@ -264,7 +260,7 @@ def after_recall(grant: Grant, recalled: int) -> Grant:
     if recalled == grant.units:
         state = decide(state, GrantReport.TAKEN_BACK)
     ended = state in {GrantState.REVOKED, GrantState.FAILED}
-    return dataclasses.replace(
+    return msgspec.structs.replace(
         grant, state=state, recalled=recalled, due_at=None if ended else grant.due_at, version=grant.version + 1
     )
 
@@ -272,13 +268,13 @@ def after_recall(grant: Grant, recalled: int) -> Grant:
 def reserved_by(grant: Grant) -> Grant:
     """The grant after an order was placed with one of its uses."""
     assert grant.taken < grant.uses_max
-    return dataclasses.replace(grant, reserved=grant.reserved + 1, version=grant.version + 1)
+    return msgspec.structs.replace(grant, reserved=grant.reserved + 1, version=grant.version + 1)
 
 
 def released_by(grant: Grant) -> Grant:
     """The grant after an order that had reserved one of its uses ended unpaid."""
     assert grant.reserved > 0
-    return dataclasses.replace(grant, reserved=grant.reserved - 1, version=grant.version + 1)
+    return msgspec.structs.replace(grant, reserved=grant.reserved - 1, version=grant.version + 1)
 
 
 def paid_in(grant: Grant) -> Grant:
@@ -286,4 +282,6 @@ def paid_in(grant: Grant) -> Grant:
     assert grant.reserved > 0
     used = grant.used + 1
     state = decide(grant.state, GrantReport.USED_UP) if used == grant.uses_max else grant.state
-    return dataclasses.replace(grant, state=state, used=used, reserved=grant.reserved - 1, version=grant.version + 1)
+    return msgspec.structs.replace(
+        grant, state=state, used=used, reserved=grant.reserved - 1, version=grant.version + 1
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
+
+import msgspec
 
 from defray_kernel.contracts.order_v1 import ClosingReason
 from defray_kernel.ids import MerchantId, OrderId, PaymentId
@@ -61,8 +61,7 @@ class Refusal(StrEnum):
     REFUND_CONTRADICTS = "refund_contradicts"  # a refund request is told to have ended otherwise than before
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderItem:
+class OrderItem(msgspec.Struct, frozen=True, kw_only=True):
     """One line; amounts in minor units of the order's currency, the discount for the whole line."""
 
     sku: str
@@ -77,8 +76,7 @@ class OrderItem:
         return self.quantity * self.unit_amount_minor - self.discount_minor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a merchant sells to one buyer at once. `version` moves with every write, `event_seq` with every event.
 
     `coupons_minor` is what coupons took off: the lines less this make the total. `refunded_minor` is what has gone back
@@ -106,8 +104,7 @@ class Order:
     event_seq: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reported:
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
     """A report with its content; `money`, `payment_id` and `reason` where the report has them.
 
     `money` is what the payment collected or, where money went back, the sum of its refunds so far.
@@ -121,20 +118,17 @@ class Reported:
     reason: ClosingReason | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """The order as it is after the report."""
 
     order: Order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repeated:
+class Repeated(msgspec.Struct, frozen=True, kw_only=True):
     """The report says what is known already."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """The report does not fit; a person must look at it."""
 
     reason: Refusal
@@ -216,7 +210,7 @@ def _when_fulfilled(order: Order, reported: Reported) -> Decision:
         return Repeated()
     if order.state is OrderState.PARTIALLY_REFUNDED:
         # What was not given back is fulfilled; the state goes on telling of the money.
-        return Moved(order=dataclasses.replace(order, fulfilled_at=reported.at, version=order.version + 1))
+        return Moved(order=msgspec.structs.replace(order, fulfilled_at=reported.at, version=order.version + 1))
     if order.state is OrderState.PAID:
         return Moved(order=_moved(order, OrderState.FULFILLED, reported))
     refusals = {OrderState.REFUNDED: Refusal.NOTHING_LEFT}
@@ -235,7 +229,7 @@ def _when_refunded(order: Order, reported: Reported) -> Decision:
         return Repeated()
     whole = reported.money == order.total
     return Moved(
-        order=dataclasses.replace(
+        order=msgspec.structs.replace(
             order,
             state=OrderState.REFUNDED if whole else OrderState.PARTIALLY_REFUNDED,
             refunded_minor=reported.money.minor,
@@ -245,14 +239,14 @@ def _when_refunded(order: Order, reported: Reported) -> Decision:
 
 
 def _moved(order: Order, target: OrderState, reported: Reported) -> Order:
-    moved = dataclasses.replace(
+    moved = msgspec.structs.replace(
         order, state=target, version=order.version + 1, closing_reason=reported.reason or order.closing_reason
     )
     if target is OrderState.PAID:
-        return dataclasses.replace(
+        return msgspec.structs.replace(
             moved,
             paid_at=reported.at,
             payment_id=reported.payment_id,
             reopened=reported.report is Report.LATE_MONEY_KEPT,
         )
-    return dataclasses.replace(moved, fulfilled_at=reported.at) if target is OrderState.FULFILLED else moved
+    return msgspec.structs.replace(moved, fulfilled_at=reported.at) if target is OrderState.FULFILLED else moved

@@ -1,15 +1,15 @@
 """A payment as the order service knows it: a copy of what the payment service told last."""
 
 import datetime as dt
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel.contracts.payment_v1 import PaymentStatus
 from defray_kernel.ids import OrderId, PaymentId
 from defray_kernel.money import Money
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderPayment:
+class OrderPayment(msgspec.Struct, frozen=True, kw_only=True):
     """`sequence` is that of the event told last; an event that is not above it changes nothing."""
 
     payment_id: PaymentId

@@ -1,15 +1,15 @@
 """A refund as the order service knows it: a copy of what the payment service told last."""
 
 import datetime as dt
-from dataclasses import dataclass
+
+import msgspec
 
 from defray_kernel.contracts.payment_v1 import RefundReason, RefundStatus
 from defray_kernel.ids import OrderId, PaymentId, RefundId
 from defray_kernel.money import Money
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderRefund:
+class OrderRefund(msgspec.Struct, frozen=True, kw_only=True):
     """`sequence` is that of the event told last; an event that is not above it changes nothing."""
 
     refund_id: RefundId

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NewType, TypeAlias
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.ids import MerchantId, OrderId, PaymentId, RefundId
@@ -76,8 +77,7 @@ class StepKind(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineShare:
+class LineShare(msgspec.Struct, frozen=True, kw_only=True):
     """So much of a line, in minor units; `quantity` where units were named."""
 
     line: int
@@ -85,8 +85,7 @@ class LineShare:
     quantity: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineWish:
+class LineWish(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a wish: so many units, or so much of what was paid for it (minor units)."""
 
     line: int
@@ -94,8 +93,7 @@ class LineWish:
     minor: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundRequest:
+class RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One wish; `lines` add up to `amount`, except of money that did not pay the order: that has none.
 
     `refund_seq` is the sequence of its refund's event heard last, `grants_recalled` how many grants its recall touched;
@@ -126,8 +124,7 @@ class RefundRequest:
         return self.state not in {RequestState.FAILED, RequestState.REFUSED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a request's log; `event_id` is of what was told with it."""
 
     request_id: RefundRequestId
@@ -140,20 +137,17 @@ class Step:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestMoved:
+class RequestMoved(msgspec.Struct, frozen=True, kw_only=True):
     """The request goes to another state, or stays and notes what was told."""
 
     to: RequestState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRepeated:
+class RequestRepeated(msgspec.Struct, frozen=True, kw_only=True):
     """Known already, or older than what is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestContradicted:
+class RequestContradicted(msgspec.Struct, frozen=True, kw_only=True):
     """What was told before stands; a person must look at it."""
 
 
@@ -189,16 +183,14 @@ def decide(state: RequestState, report: RequestReport) -> RequestDecision:
     return ANSWERS.get((state, report), RequestRepeated())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRefused:
+class RequestRefused(msgspec.Struct, frozen=True, kw_only=True):
     """Not so; `field` is the part of the wish that is wrong, as the request names it."""
 
     code: RefundRefusal
     field: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineAccount:
+class LineAccount(msgspec.Struct, frozen=True, kw_only=True):
     """What was paid for one line and what of it is spoken for: by amount, by units, and how many units."""
 
     line: int
@@ -214,8 +206,7 @@ class LineAccount:
         return max(0, self.paid_minor - self.by_amount_minor - self.by_units_minor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """What was paid for an order and what of it is spoken for."""
 
     paid: Money

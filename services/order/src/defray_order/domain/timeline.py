@@ -1,9 +1,10 @@
 """A step in the life of an order, with its evidence: what happened, what it was told by, and what led to it."""
 
 import datetime as dt
-from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
+
+import msgspec
 
 
 class StepKind(StrEnum):
@@ -15,8 +16,7 @@ class StepKind(StrEnum):
     REFUND_REQUEST = "refund_request"  # a wish that money goes back
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimelineStep:
+class TimelineStep(msgspec.Struct, frozen=True, kw_only=True):
     """One step. `subject` is the thing it is about, `what` a stable word, `status` that of the subject after it.
 
     `event_id` and `event_type` are of the event that was heard or told; `causation_id` is what led to the step.

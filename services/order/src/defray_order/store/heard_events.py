@@ -2,8 +2,9 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
+
+import msgspec
 
 from defray_kernel.contracts.envelope import Cause
 from defray_kernel.db import ReadConn, WriteTx
@@ -13,8 +14,7 @@ from defray_kernel.sql import queries
 Q = queries(__file__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeardEvent:
+class HeardEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event as far as a timeline shows it; amounts in minor units."""
 
     order_id: OrderId

@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -22,16 +21,14 @@ KEY_BYTES_MAX: Final = 1024
 HEADERS_BYTES_MAX: Final = 128 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownMerchant:
+class KnownMerchant(msgspec.Struct, frozen=True, kw_only=True):
     """A merchant of the projection; `state` is None when it could not be read."""
 
     merchant_id: MerchantId
     state: MerchantState | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     """A record that could not be used: a stable code, the field that was wrong, and our own words."""
 
     rejected_id: UUID
@@ -43,8 +40,7 @@ class Rejected:
     """Whether parts of the record were left out because they held a card number."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedRow:
+class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
     """A rejected record as it is kept; `payload` only where one is looked at."""
 
     rejected_id: UUID

@@ -2,9 +2,9 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
+import msgspec
 from asyncpg import Record
 
 from defray_kernel.contracts.order_v1 import ClosingReason
@@ -17,8 +17,7 @@ from defray_order.domain.order import OrderState
 Q = queries(__file__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedOrder:
+class ListedOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order as a list shows it."""
 
     order_id: OrderId
@@ -35,8 +34,7 @@ class ListedOrder:
     correlation_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Whose orders, and which: placed in [created_from, created_before), of a buyer who has all `digests`."""
 
     merchant_id: MerchantId
@@ -47,8 +45,7 @@ class Wanted:
     digests: Sequence[bytes] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """Where a page ended."""
 
     placed_at: dt.datetime

@@ -3,10 +3,10 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from asyncpg import Record
 
 from defray_kernel.contracts.envelope import Cause
@@ -26,8 +26,7 @@ class MovedByAnother(Exception):
     """A row changed although it was locked: our bug, never to be passed over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the log; `before` and `report` are None for the first.
 
     `note` is what the asking side wrote, `event_id` and `event_type` are of the event that told of it.

@@ -1,7 +1,6 @@
 """Merchants' policies as the projection of the registry has them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -13,8 +12,7 @@ from defray_kernel.sql import queries
 Q = queries(__file__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LateMoneyPolicy:
+class LateMoneyPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of money that comes after an order has ended; who is not active takes no orders, reopened or new."""
 
     reopen: bool
