@@ -1,5 +1,6 @@
 """What strangers publish in tests: a request as a record, in Kafka's binary mode."""
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -58,7 +59,7 @@ def record(
 
 
 def changed(original: ParkedRecord, **changes: Any) -> ParkedRecord:  # noqa: ANN401 - whatever the record has
-    return msgspec.structs.replace(original, **changes)
+    return dataclasses.replace(original, **changes)
 
 
 async def know(database: Database, state: MerchantState) -> None:

@@ -1,6 +1,7 @@
 """Grants and coupons on a real schema: given once, used within their limits, recalled to the unit, raced on real locks."""
 
 import asyncio
+import dataclasses
 import datetime as dt
 from collections import Counter
 
@@ -72,7 +73,7 @@ async def test_twenty_orders_race_for_the_last_one_in_stock_and_one_wins(till: T
     await define(till.database, last)
     ids = [await till.placed() for _ in range(20)]
     await till.pay(*ids)
-    timer = msgspec.structs.replace(till.granting, batch_max=3)
+    timer = dataclasses.replace(till.granting, batch_max=3)
     while sum(await asyncio.gather(*(run_once(till.database, timer, till.clock) for _ in range(4)))):
         pass
     given = Counter([(await till.brought(order_id))[0].state for order_id in ids])

@@ -84,7 +84,7 @@ async def test_of_two_late_payments_only_the_one_that_is_kept_leaves_suspense(
 ) -> None:
     shop = await registered(database, clock, "Shop")
     one, other = late(shop), late(shop)
-    other = dataclasses.replace(other, data=msgspec.structs.replace(other.data, order_id=one.data.order_id))
+    other = msgspec.structs.replace(other, data=msgspec.structs.replace(other.data, order_id=one.data.order_id))
     told: list[Event[Any]] = [one, order_paid(other), other]
     for event in told:
         await hear(database, clock, event)
@@ -159,7 +159,7 @@ async def test_what_the_two_topics_disagree_about_is_poison(database: Database, 
     for changes in wrong:
         again = order_paid(payment)
         with pytest.raises(Poison):
-            await hear(database, clock, dataclasses.replace(again, data=msgspec.structs.replace(again.data, **changes)))
+            await hear(database, clock, msgspec.structs.replace(again, data=msgspec.structs.replace(again.data, **changes)))
     assert (await minor(database))["wechat:CNY"] == -3 * 19_900
 
 
