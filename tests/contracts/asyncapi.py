@@ -188,7 +188,13 @@ def _operation(action: str, topic: str, events: list[Contract]) -> Document:
 
 
 def _dead_letters(topic: str) -> Document:
-    summary = "Copies of parked or rejected records, original bytes and headers, for eyes only."
+    # What others asked is theirs: its dead letters tell of it and hold none of it.
+    asked_of_us = any(request.TOPIC.startswith(topic.removeprefix("dlq.")) for request in REQUESTS.values())
+    summary = (
+        "Where rejected records stood and what was wrong with them, in `x-` headers without a value, for eyes only."
+        if asked_of_us
+        else "Copies of parked records, original bytes and headers, for eyes only."
+    )
     return {"action": "send", "channel": {"$ref": f"#/channels/{_key(topic)}"}, "summary": summary}
 
 

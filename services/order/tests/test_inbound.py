@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime as dt
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,9 @@ from defray_kernel.db import Database
 from defray_kernel.errors import Unavailable
 from defray_kernel.parking import Record
 from defray_order import wiring
+from defray_order.commands import redrive_inbound
+from defray_order.commands.redrive_inbound import Ended, EndRejected
+from defray_order.commands.seal_rejected import RecordContent, RejectedVault
 from defray_order.entrypoints import inbound as door
 from defray_order.entrypoints.inbound import InboundDoor
 from defray_order.store import inbound
@@ -27,7 +31,7 @@ from defray_sandbox.stack.provision import ProvisionedDatabase
 
 from .asking import cancel, changed, know, record, request
 from .given import NOW
-from .running import Shop, running, shop
+from .running import ENVELOPE, Shop, running, shop
 
 SCOPES = ["orders:read", "orders:write"]
 
@@ -43,11 +47,12 @@ class Inbound:
     database: Database
     clock: ManualClock
     shop: Shop
+    vault: RejectedVault
     registry: list[bool | Exception] = dataclasses.field(default_factory=lambda: [True])
 
     async def take(self, *records: Record, slowly: bool = False) -> None:
         async with self.database.transaction() as tx:
-            await InboundDoor(self.clock, nothing, waits_s=60).take(tx, records, slowly=slowly)
+            await InboundDoor(self.clock, self.vault, nothing, waits_s=60).take(tx, records, slowly=slowly)
 
     async def tick(self) -> None:
         async def caught_up() -> bool:
@@ -56,7 +61,7 @@ class Inbound:
                 raise said
             return said
 
-        timer = door.waiting_timer(self.database, self.clock, lambda: caught_up, nothing)
+        timer = door.waiting_timer(self.database, self.clock, self.vault, lambda: caught_up, nothing)
         await timers.run_once(self.database, timer, self.clock)
 
     async def count(self, table: str) -> int:
@@ -68,6 +73,14 @@ class Inbound:
         async with self.database.read() as conn:
             rows = await inbound.list_rejected(conn, after=UUID(int=0), state=None, reason=None, limit=1_000)
         return sorted(rows, key=lambda row: (row.partition, row.offset))
+
+    async def content(self, row: RejectedRow) -> RecordContent:
+        """What is kept of a rejected record, opened."""
+        async with self.database.read() as conn:
+            whole = await inbound.rejected(conn, row.rejected_id)
+        assert whole is not None
+        assert whole.sealed is not None
+        return self.vault.open(row.rejected_id, whole.sealed)
 
     async def reasons(self) -> list[tuple[str, str]]:
         return [(row.reason, row.field) for row in await self.rejected()]
@@ -87,7 +100,7 @@ class Inbound:
 async def ours(database: Database) -> AsyncIterator[Inbound]:
     known = shop("one")
     await know(database, known.state(SCOPES))
-    yield Inbound(database=database, clock=ManualClock(NOW), shop=known)
+    yield Inbound(database=database, clock=ManualClock(NOW), shop=known, vault=RejectedVault(database, ENVELOPE))
 
 
 async def test_a_batch_places_each_order_once_and_tells_whom_to_thank(ours: Inbound) -> None:
@@ -128,13 +141,14 @@ async def test_what_was_rejected_may_come_again_corrected_under_its_id(ours: Inb
     assert len(await ours.rejected()) == 1
 
 
-async def test_what_cannot_be_used_is_a_dead_letter_with_its_bytes_origin_and_field(ours: Inbound) -> None:
+async def test_what_cannot_be_used_is_a_dead_letter_with_origin_and_field_and_a_sealed_row(ours: Inbound) -> None:
     bad = changed(record(request(ours.shop.merchant_id, "n-1", amount_minor=301)), partition=7, offset=99)
     await ours.take(record(request(ours.shop.merchant_id, "n-0")), bad, record(request(ours.shop.merchant_id, "n-2")))
     assert await ours.states() == {"n-0": "PLACED", "n-2": "PLACED"}
     ((headers, payload),) = await ours.told("dlq.order.inbound")
-    assert payload == bad.value
-    assert {name: headers[name] for name in headers if name.startswith("x-") and name != "x-rejected-id"} == {
+    assert payload == b""
+    digest = headers.pop("x-value-digest")
+    assert {name: headers[name] for name in headers if name != "x-rejected-id"} == {
         "x-origin-topic": b"order.inbound.v1",
         "x-origin-partition": b"7",
         "x-origin-offset": b"99",
@@ -142,11 +156,60 @@ async def test_what_cannot_be_used_is_a_dead_letter_with_its_bytes_origin_and_fi
         "x-reason": b"amount_mismatch",
         "x-field": b"amount_minor",
         "x-detail": b"the amounts do not add up to the minor unit",
-        "x-truncated": b"false",
     }
     (row,) = await ours.rejected()
-    assert (row.partition, row.offset, row.key, row.state, row.truncated) == (7, 99, bad.key, "OPEN", False)
-    assert headers["ce_id"] == dict(bad.headers)["ce_id"]
+    assert (row.partition, row.offset, row.state, row.truncated) == (7, 99, "OPEN", False)
+    assert row.value_digest is not None
+    assert digest == row.value_digest.hex().encode()
+    content = await ours.content(row)
+    assert (content.key, content.value, content.headers) == (bad.key, bad.value, list(bad.headers))
+    # The same value again has the same digest, under which nobody can guess it; another has another.
+    await ours.take(changed(bad, offset=100), record(b"{"))
+    digests = [each.value_digest for each in await ours.rejected()]
+    assert sorted(digests.count(each) for each in digests) == [1, 2, 2]
+    assert hashlib.sha256(bad.value or b"").digest() not in digests
+
+
+async def test_what_a_stranger_sent_by_mistake_stands_open_nowhere(
+    ours: Inbound, migrated: ProvisionedDatabase
+) -> None:
+    """In key, header and value of what is rejected; every column of the schema is searched."""
+    secret = "ann.wong@example.cn"
+    by = cancel(ours.shop.merchant_id, "n-1", by=secret)
+    bad = [
+        changed(
+            record(b'{"buyer":"' + secret.encode() + b'"'), key=secret.encode(), headers=[(secret, secret.encode())]
+        ),
+        record(request(ours.shop.merchant_id, "n-2", customer=secret), id_=secret),
+        record(request(ours.shop.merchant_id, "n-3"), type_=secret),
+        record(by, type_="order.cancel_requested.v1"),
+    ]
+    await ours.take(*bad)
+    assert len(await ours.rejected()) == len(bad)
+    owner = await asyncpg.connect(migrated.owner_dsn("order"))
+    tables = await owner.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    found = [
+        table
+        for (table,) in tables
+        if await owner.fetchval(
+            f'SELECT count(*) FROM "{table}" AS t WHERE t::text LIKE $1 OR t::text LIKE $2',
+            f"%{secret}%",
+            f"%{secret.encode().hex()}%",
+        )
+    ]
+    await owner.close()
+    assert found == []
+
+
+async def test_a_header_whose_name_is_not_text_is_named_and_stays_so(ours: Inbound) -> None:
+    good = record(request(ours.shop.merchant_id, "n-1"))
+    await ours.take(changed(good, headers=[*good.headers, ("\ufffdx", b"")]))
+    assert await ours.reasons() == [("headers_unreadable", "headers")]
+    (row,) = await ours.rejected()
+    async with ours.database.transaction() as tx:
+        again = EndRejected(rejected_id=row.rejected_id, actor="ann")
+        assert await redrive_inbound.redrive(again, tx, ours.clock, ours.vault) is Ended.REFUSED_AGAIN
+    assert await ours.states() == {}
 
 
 async def test_bytes_that_no_table_of_text_could_hold_are_kept_as_they_are(ours: Inbound) -> None:
@@ -155,11 +218,8 @@ async def test_bytes_that_no_table_of_text_could_hold_are_kept_as_they_are(ours:
     wild = changed(record(ugly), key=b"\x00\xff", headers=odd, timestamp=-(2**62))
     await ours.take(wild, changed(wild, offset=wild.offset + 1, timestamp=2**62, key=None, value=None))
     assert await ours.reasons() == [("invalid_header", "ce_id")] * 2
-    async with ours.database.read() as conn:
-        first, second = [await inbound.rejected(conn, row.rejected_id) for row in await ours.rejected()]
-    assert first is not None
-    assert second is not None
-    assert (first.key, first.payload, second.key, second.payload) == (b"\x00\xff", ugly, None, None)
+    first, second = [await ours.content(row) for row in await ours.rejected()]
+    assert (first.key, first.value, second.key, second.value) == (b"\x00\xff", ugly, None, None)
     assert first.headers[2:] == [("null", b""), ("n\u0000l", b"\x00")]
 
 
@@ -168,7 +228,7 @@ async def test_what_is_too_long_is_cut_and_marked(ours: Inbound) -> None:
     await ours.take(long, changed(record(b"{}"), headers=[("h", b"x" * 200_000)]))
     assert await ours.reasons() == [("too_large", "value"), ("too_large", "headers")]
     assert [row.truncated for row in await ours.rejected()] == [True, True]
-    assert [headers["x-truncated"] for headers, _ in await ours.told("dlq.order.inbound")] == [b"true", b"false"]
+    assert len(await ours.told("dlq.order.inbound")) == 2
 
 
 async def test_an_unknown_merchant_is_waited_for_in_order_without_holding_others_up(ours: Inbound) -> None:

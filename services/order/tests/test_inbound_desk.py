@@ -23,12 +23,13 @@ from defray_kernel.ids import uuid7
 from defray_kernel.operators import AUDIENCE, OperatorTokens
 from defray_kernel.problems import registry
 from defray_kernel.server import Listener
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.entrypoints import inbound_desk
 from defray_order.entrypoints.inbound import InboundDoor
 from defray_order.entrypoints.inbound_desk import InboundApi, InboundDesk
 
 from .asking import changed, know, record, request
-from .running import Shop, shop
+from .running import ENVELOPE, Shop, shop
 
 _BASE = "/internal/v1/inbound/rejected"
 
@@ -64,7 +65,7 @@ async def office(database: Database) -> AsyncIterator[Office]:
     late, key = shop("late"), Ed25519PrivateKey.generate()
     jwk = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key())) | {"kid": "k"}
     tokens = OperatorTokens(json.dumps({"keys": [jwk]}).encode(), issuer="tests")
-    desk = InboundDesk(database, SystemClock())
+    desk = InboundDesk(database, SystemClock(), RejectedVault(database, ENVELOPE))
     edge = Edge(title="desk", version="0", problems=registry(), operators=tokens)
     InboundApi(desk).declare(edge)
     listener, stopping = Listener(edge.app(), "127.0.0.1", 0), asyncio.Event()
@@ -77,7 +78,7 @@ async def office(database: Database) -> AsyncIterator[Office]:
 
 async def reject(office: Office, *records: Any) -> None:  # noqa: ANN401 - as Kafka brings them
     async with office.database.transaction() as tx:
-        door = InboundDoor(SystemClock(), lambda: None, waits_s=60)
+        door = InboundDoor(SystemClock(), RejectedVault(office.database, ENVELOPE), lambda: None, waits_s=60)
         await door.take(tx, records, slowly=False)
 
 
@@ -109,7 +110,7 @@ async def test_a_request_is_redriven_once_its_cause_is_mended(office: Office) ->
     status, shown = await office.call("POST", f"/{rejected_id}/redrive", "operator")
     assert (status, shown["state"], shown["ended_by"], await orders(office.database)) == (200, "REDRIVEN", "ann", 1)
     assert (await office.call("POST", f"/{rejected_id}/redrive", "operator"))[0] == 409
-    assert await acts(office.database) == [("ann", "order.inbound.redrive")] * 2
+    assert await acts(office.database) == [("ann", "order.inbound.show")] + [("ann", "order.inbound.redrive")] * 2
 
 
 async def test_all_of_one_reason_are_redriven_in_their_order(office: Office) -> None:
@@ -150,6 +151,19 @@ async def test_card_numbers_are_not_kept_and_so_cannot_be_redriven(office: Offic
     assert (await office.call("POST", f"/{row['rejected_id']}/redrive", "operator"))[0] == 409
     async with office.database.read() as conn:
         assert await conn.fetchval("SELECT payload FROM outbox WHERE topic = 'dlq.order.inbound'") == b""
+    _, shown = await office.call("GET", f"/{row['rejected_id']}", "operator")
+    assert "value_base64" not in shown
+
+
+async def test_a_list_shows_nothing_that_a_stranger_wrote(office: Office) -> None:
+    await reject(office, changed(record(b"{secret"), key=b"secret", headers=[("secret", b"secret")]))
+    _, page = await office.call("GET", "", "viewer")
+    (row,) = page["data"]
+    assert "secret" not in json.dumps(row)
+    assert len(row["value_digest"]) == 64
+    _, shown = await office.call("GET", f"/{row['rejected_id']}", "operator")
+    assert (shown["key"], shown["headers"]) == ("secret", [["secret", "secret"]])
+    assert await acts(office.database) == [("ann", "order.inbound.show")]
 
 
 async def test_who_may_what_and_what_is_not_there(office: Office) -> None:
@@ -181,7 +195,10 @@ async def test_a_shell_does_the_same(office: Office, capsys: pytest.CaptureFixtu
 
     code, listed = await run("list")
     assert (code, json.loads(listed)["rejected_id"]) == (0, rejected_id)
-    assert json.loads((await run("show", rejected_id))[1])["value_base64"] == base64.b64encode(b"{").decode()
+    assert (
+        json.loads((await run("show", rejected_id, "--actor", "bob"))[1])["value_base64"]
+        == base64.b64encode(b"{").decode()
+    )
     assert json.loads((await run("redrive", rejected_id, "--actor", "bob"))[1])["tries"] == 2
     assert json.loads((await run("redrive-all", "--reason", "malformed_json", "--actor", "bob"))[1]) == {
         "tried": 1,

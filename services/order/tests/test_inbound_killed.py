@@ -28,6 +28,7 @@ from defray_sandbox.stack.kafka import KafkaBroker
 from defray_sandbox.stack.paths import CHECKOUT, private_folder, stack_paths
 from defray_sandbox.stack.processes import OwnedProcess, free_port
 from defray_sandbox.stack.provision import SERVICES, ProvisionedDatabase
+from shared.tests.messaging import crafted
 
 from .asking import know, record, request
 from .broken import BREAKS
@@ -190,7 +191,24 @@ async def _publish(kafka: Kafka, ours: Shop, count: int) -> Published:
     finally:
         await producer.stop()
     told = zip(placed, (why for _, why in records), strict=True)
-    return Published(numbers=numbers, broken={(at.partition, at.offset): why for at, why in told if why is not None})
+    broken = {(at.partition, at.offset): why for at, why in told if why is not None}
+    return Published(numbers=numbers, broken=broken | await _publish_crafted(kafka, ours, numbers))
+
+
+async def _publish_crafted(kafka: Kafka, ours: Shop, numbers: set[str]) -> dict[tuple[int, int], tuple[str, str]]:
+    """In each partition, a good record between two that no client library decodes: a header's name is not UTF-8."""
+    broken = {}
+    for partition in range(12):
+        wishes = [record(request(ours.merchant_id, f"crafted-{partition}-{number}")) for number in range(3)]
+        numbers.add(f"crafted-{partition}-1")
+        marked = [(crafted.MARK, b"x")]
+        sent = [
+            (wish.key, wish.value, [*wish.headers, *(marked if number != 1 else [])])
+            for number, wish in enumerate(wishes)
+        ]
+        first = await crafted.send(kafka, _TOPIC, partition, crafted.batch(sent, ("none", "zstd")[partition % 2]))
+        broken |= {(partition, first + number): ("headers_unreadable", "headers") for number in (0, 2)}
+    return broken
 
 
 async def _read_so_far(database: Database) -> int:
@@ -219,7 +237,11 @@ async def _assert_exact(database: Database, kafka: Kafka, published: Published) 
     assert Counter(orders) == Counter(published.numbers)
     assert {(row["part"], row["part_offset"]): (row["reason"], row["field"]) for row in rejected} == published.broken
     assert (len(rejected), parked) == (len(published.broken), 0)
-    dead = [dict(headers) for headers, _ in await _read(kafka, _DEAD)]
+    letters = await _read(kafka, _DEAD)
+    assert {value for _, value in letters} == {b""}
+    dead = [dict(headers) for headers, _ in letters]
+    # Nothing that a stranger wrote.
+    assert {name for headers in dead for name in headers if not name.startswith("x-")} == set()
     where = [
         (int(h["x-origin-partition"]), int(h["x-origin-offset"]), h["x-reason"].decode(), h["x-field"].decode())
         for h in dead

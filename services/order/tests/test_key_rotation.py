@@ -8,26 +8,32 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest_asyncio
 
 from defray_kernel.clock import SystemClock
+from defray_kernel.contracts.inbound import Unusable
 from defray_kernel.crypto import Envelope, key_id_of
 from defray_kernel.db import Database
 from defray_kernel.ids import MerchantId, OrderId, parse, uuid7
 from defray_order import wiring
-from defray_order.commands import rotate_keys
+from defray_order.commands import reject_inbound, rotate_keys, take_inbound
 from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.rotate_keys import RotateKeys
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.domain.buyer import LookUp
+from defray_order.store import inbound
 from defray_sandbox.stack.provision import ProvisionedDatabase
 from tests.architecture.sources import ROOT
 
+from .asking import record
 from .running import order_body, running, token_key
 
 KEYS = {"k1": bytes(range(32)), "k2": bytes(range(1, 33))}
 OLD, NEW, BOTH = Envelope({"k1": KEYS["k1"]}, "k1"), Envelope({"k2": KEYS["k2"]}, "k2"), Envelope(KEYS, "k2")
-KEPT = 1_200
+KEPT, REJECTED = 1_200, 70
+WRITTEN = b'{"buyer"'
 
 
 @pytest_asyncio.fixture
@@ -38,7 +44,11 @@ async def owner(migrated: ProvisionedDatabase) -> AsyncIterator[Database]:
 
 
 async def plant(owner: Database, merchant_id: MerchantId) -> None:
-    """Orders whose buyers were kept under the old key, and the index key too."""
+    """Orders whose buyers were kept under the old key, the index key too, and what strangers sent with its digests' key."""
+    async with owner.transaction() as tx:
+        vault = RejectedVault(owner, OLD)
+        bad = [take_inbound.rejected(record(WRITTEN), Unusable("malformed_json", "value", "")) for _ in range(REJECTED)]
+        await reject_inbound.handle(bad, tx, SystemClock(), vault)
     await BuyerVault(owner, OLD).digest(merchant_id, LookUp.EMAIL, "any@example.cn")
     ids = [uuid7() for _ in range(KEPT)]
     async with owner.transaction() as tx:
@@ -63,9 +73,11 @@ async def key_ids(owner: Database) -> dict[str, int]:
     """How many values each key seals."""
     found: dict[str, int] = {}
     async with owner.read() as conn:
-        for table in ("buyer_key", "made_key"):
-            for row in await conn.fetch(f"SELECT key_sealed FROM {table}"):
-                found[key_id_of(row["key_sealed"])] = found.get(key_id_of(row["key_sealed"]), 0) + 1
+        for column, table in (
+            ("key_sealed", "buyer_key"), ("key_sealed", "made_key"), ("record_sealed", "inbound_rejected"),
+        ):  # fmt: skip
+            for row in await conn.fetch(f"SELECT {column} FROM {table}"):
+                found[key_id_of(row[column])] = found.get(key_id_of(row[column]), 0) + 1
     return found
 
 
@@ -110,7 +122,7 @@ async def test_rotation_under_load_killed_and_resumed(
     placing = wiring.placing(database, SystemClock(), after_commit=None)
     async with running(database, placing, BOTH) as service:
         await plant(owner, service.one.merchant_id)
-        assert (await key_ids(owner)) == {"k1": KEPT + 1}
+        assert (await key_ids(owner)) == {"k1": KEPT + REJECTED + 2}
         stopping, placed = asyncio.Event(), list[str]()
 
         async def serve() -> None:
@@ -131,7 +143,15 @@ async def test_rotation_under_load_killed_and_resumed(
             assert (code, json.loads(said.splitlines()[-1])["left"]) == (0, 0), said
             stopping.set()
         assert set(await key_ids(owner)) == {"k2"}
-        merchant_id = service.one.merchant_id
+    async with database.read() as conn:
+        rows = await inbound.list_rejected(conn, after=UUID(int=0), state=None, reason=None, limit=REJECTED + 1)
+        for row in rows:
+            whole = await inbound.rejected(conn, row.rejected_id)
+            assert whole is not None
+            assert whole.sealed is not None
+            assert RejectedVault(database, NEW).open(row.rejected_id, whole.sealed).value == WRITTEN
+    assert len(rows) == REJECTED
+    merchant_id = service.one.merchant_id
     # The old key may go: all opens without it, and what was placed meanwhile is found by the same digests.
     assert placed
     vault = BuyerVault(database, NEW)
@@ -160,8 +180,8 @@ async def test_what_is_held_is_left_for_the_next_pass_and_what_is_erased_meanwhi
         await transaction.commit()
         rotated = await asyncio.wait_for(rotating, 30)
     assert rotated.left == 0
-    assert rotated.resealed in {KEPT, KEPT + 1}
-    assert await key_ids(owner) == {"k2": KEPT}
+    assert rotated.resealed in {KEPT + REJECTED + 1, KEPT + REJECTED + 2}
+    assert await key_ids(owner) == {"k2": KEPT + REJECTED + 1}
     async with database.read() as conn:
         acts = await conn.fetch("SELECT action FROM audit_log WHERE actor = 'ann' ORDER BY seq")
     assert [row["action"] for row in acts] == ["order.keys.rotate", "order.keys.rotated"]
@@ -174,4 +194,4 @@ async def test_every_sealed_column_is_rotated(owner: Database) -> None:
             "WHERE table_schema = current_schema() AND column_name LIKE '%\\_sealed' ORDER BY 1, 2"
         )
     found = [f"{row['table_name']}.{row['column_name']}" for row in columns]
-    assert found == ["buyer_key.key_sealed", "made_key.key_sealed"]
+    assert found == ["buyer_key.key_sealed", "inbound_rejected.record_sealed", "made_key.key_sealed"]

@@ -159,7 +159,9 @@ async def test_what_the_two_topics_disagree_about_is_poison(database: Database, 
     for changes in wrong:
         again = order_paid(payment)
         with pytest.raises(Poison):
-            await hear(database, clock, msgspec.structs.replace(again, data=msgspec.structs.replace(again.data, **changes)))
+            await hear(
+                database, clock, msgspec.structs.replace(again, data=msgspec.structs.replace(again.data, **changes))
+            )
     assert (await minor(database))["wechat:CNY"] == -3 * 19_900
 
 

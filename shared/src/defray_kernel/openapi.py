@@ -71,8 +71,8 @@ def _operation(edge: "Edge", spec: RouteSpec) -> dict[str, Any]:
     names = ("X-Correlation-Id", *(("RateLimit", "RateLimit-Policy") if "api_key" in _schemes(spec) else ()))
     reply["headers"] = {name: {"schema": {"type": "string"}} for name in names}
     if spec.response is not None or spec.media_type != "application/json":
-        schema = {"type": "string"} if spec.response is None else _reference(spec.response)
-        reply["content"] = {spec.media_type: {"schema": schema}}
+        shape: dict[str, Any] = {"type": "string"} if spec.response is None else _reference(spec.response)
+        reply["content"] = {spec.media_type: {"schema": shape}}
     told = sorted({spec.status, *spec.also})
     replies = {str(status): {"description": _STATUS_TEXTS.get(status, "Answer")} | reply for status in told}
     problems = {str(s): {"$ref": f"#/components/responses/{s}"} for s in _statuses(spec) if s in _codes_by_status(edge)}

@@ -31,6 +31,7 @@ from defray_order.commands.ask_refund import Outcome as RefundOutcome
 from defray_order.commands.coupon_codes import CouponCodes
 from defray_order.commands.keep_buyers import BuyerVault
 from defray_order.commands.place_order import Outcome, PlaceOrder
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.entrypoints import audit_verbs, inbound, inbound_desk, key_verbs
 from defray_order.entrypoints.benefits import PROBLEMS as BENEFIT_PROBLEMS
 from defray_order.entrypoints.benefits import BenefitsApi
@@ -78,6 +79,7 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
     ) as database:
         wakeup = Wakeup(database)
         vault, codes = BuyerVault(database, envelope), CouponCodes(database, envelope)
+        rejected = RejectedVault(database, envelope)
         committing = placing(database, clock, wakeup.poke)
         asking = asking_refunds(database, clock, wakeup.poke)
         life = life_edges(database, clock, wakeup.poke)
@@ -100,17 +102,17 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
                 directory,
                 tokens.verifier(clock),
             ),
-            internal=internal(_desks(database, vault, clock), operators),
+            internal=internal(_desks(database, vault, rejected, clock), operators),
             group_commits=(committing, asking, *life.all),
             directory=directory,
             consumers=(
                 _payments(database, kafka, clock, wakeup.poke),
-                inbound_consumer(settings, database, kafka, clock, wakeup.poke),
+                inbound_consumer(settings, database, kafka, clock, rejected, wakeup.poke),
                 merchants.consumer("order", database, kafka, clock),
             ),
             relay=Relay(database, kafka),
             timers=(
-                *_timers(database, kafka, clock, wakeup.poke),
+                *_timers(database, kafka, clock, rejected, wakeup.poke),
                 granting_timer(database, clock, codes, wakeup.poke),
             ),
             tasks=(
@@ -120,20 +122,22 @@ async def wire(settings: Settings) -> AsyncIterator[Wiring]:
         )
 
 
-def _timers(database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]) -> tuple[Timer, ...]:
+def _timers(
+    database: Database, kafka: Kafka, clock: Clock, rejected: RejectedVault, after_commit: Callable[[], None]
+) -> tuple[Timer, ...]:
     return (
         idempotency.purge_timer(clock),
         event_log.partition_timer(database),
-        inbound.waiting_timer(database, clock, lambda: merchants.caught_up(database, kafka), after_commit),
+        inbound.waiting_timer(database, clock, rejected, lambda: merchants.caught_up(database, kafka), after_commit),
         inbound.purge_timer(clock),
         expiry_timer(clock, after_commit),
     )
 
 
-def _desks(database: Database, vault: BuyerVault, clock: Clock) -> list[Declares]:
+def _desks(database: Database, vault: BuyerVault, rejected: RejectedVault, clock: Clock) -> list[Declares]:
     return [
         CasesApi(database, clock),
-        InboundApi(InboundDesk(database, clock)),
+        InboundApi(InboundDesk(database, clock, rejected)),
         OperatorOrdersApi(database, vault, clock),
         OperatorOrderLifeApi(database=database, clock=clock),
     ]
@@ -250,10 +254,15 @@ def _payments(database: Database, kafka: Kafka, clock: Clock, after_commit: Call
 
 
 def inbound_consumer(
-    settings: Settings, database: Database, kafka: Kafka, clock: Clock, after_commit: Callable[[], None]
+    settings: Settings,
+    database: Database,
+    kafka: Kafka,
+    clock: Clock,
+    rejected: RejectedVault,
+    after_commit: Callable[[], None],
 ) -> Consumer:
     """The door that other services publish to: nothing there is parked, and nothing counts toward a stop."""
-    door = inbound.InboundDoor(clock, after_commit, waits_s=settings.inbound_merchant_wait_s)
+    door = inbound.InboundDoor(clock, rejected, after_commit, waits_s=settings.inbound_merchant_wait_s)
     return Consumer(
         inbound.CONSUMER,
         "order.inbound",
@@ -271,7 +280,8 @@ def inbound_consumer(
 async def _inbound(settings: Settings, arguments: argparse.Namespace) -> int:
     clock = SystemClock() if settings.sandbox_clock_file is None else SandboxClock(settings.sandbox_clock_file)
     async with Database.open(settings.database_dsn, pool_size_max=2, name="defray-order") as database:
-        return await inbound_desk.run_verb(InboundDesk(database, clock), arguments)
+        vault = RejectedVault(database, Envelope.from_file(settings.encryption_keys_file))
+        return await inbound_desk.run_verb(InboundDesk(database, clock, vault), arguments)
 
 
 async def _audit(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -164,7 +164,9 @@ def _unusable(message: str) -> Unusable:
         )
     name = path.rpartition(".")[2]
     code = "invalid_amount" if name in _AMOUNTS else "unsupported_currency" if name == "currency" else "invalid_field"
-    return Unusable(code, path or "value", _PATH.sub("", message).replace("`", "")[:200])
+    detail = _PATH.sub("", message).replace("`", "")
+    # The one message that repeats what was sent.
+    return Unusable(code, path or "value", "is none of the known words" if "enum value" in detail else detail[:200])
 
 
 def _refuse_card_numbers(value: object, path: str) -> None:

@@ -11,7 +11,9 @@ from defray_kernel import audit
 from defray_kernel.clock import Clock
 from defray_kernel.db import WriteTx
 from defray_kernel.ids import show
+from defray_kernel.parking import ParkedRecord
 from defray_order.commands import take_inbound
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.store import inbound
 
 
@@ -36,14 +38,26 @@ class Ended(StrEnum):
 _SUBJECT: Final = "rej"
 
 
-async def redrive(command: EndRejected, tx: WriteTx, clock: Clock) -> Ended:
-    """Take the record as if it had been published again now; whatever is wrong with it still is told."""
+async def redrive(command: EndRejected, tx: WriteTx, clock: Clock, vault: RejectedVault) -> Ended:
+    """Take the record as if it had been published again now; whatever is wrong with it still is told.
+
+    Raises CannotOpen when the key that sealed it is not in the ring.
+    """
     found = await inbound.lock_open(tx, command.rejected_id)
     if found is None:
         return Ended.NOT_OPEN
-    record, cut = found
-    if cut:
+    if found.truncated or found.sealed is None:
         return Ended.CUT
+    content = vault.open(found.rejected_id, found.sealed)
+    record = ParkedRecord(
+        topic=found.topic,
+        partition=found.partition,
+        offset=found.offset,
+        timestamp=found.timestamp,
+        key=content.key,
+        value=content.value,
+        headers=content.headers,
+    )
     taken = await take_inbound.handle([record], tx, clock, may_wait=False)
     ended = Ended.REDRIVEN
     for again in taken.rejected:
@@ -55,6 +69,11 @@ async def redrive(command: EndRejected, tx: WriteTx, clock: Clock) -> Ended:
         await inbound.end_rejected(tx, command.rejected_id, state=ended, at=clock.real(), by=command.actor)
     await _audit(command, "redrive", {"outcome": ended.value}, tx, clock)
     return ended
+
+
+async def look(command: EndRejected, tx: WriteTx, clock: Clock) -> None:
+    """Note that somebody is about to see what a stranger wrote."""
+    await _audit(command, "show", {}, tx, clock)
 
 
 async def dismiss(command: EndRejected, tx: WriteTx, clock: Clock) -> Ended:

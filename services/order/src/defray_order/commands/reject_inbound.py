@@ -1,4 +1,4 @@
-"""Reject records that cannot be used: a row that an operator can redrive, and a copy on the dead-letter topic."""
+"""Reject records that cannot be used: a sealed row that an operator can redrive, and a dead letter that tells of it."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -12,13 +12,14 @@ from defray_kernel.db import WriteTx
 from defray_kernel.ids import show, uuid7
 from defray_kernel.outbox import OutboxRecord
 from defray_kernel.parking import ParkedRecord
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.store import inbound
 from defray_order.store.inbound import Rejected
 
 DEAD_LETTERS: Final = "dlq.order.inbound"
 
 
-async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock) -> None:
+async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock, vault: RejectedVault) -> None:
     """Keep them, and tell of them through the outbox, in the caller's transaction."""
     if rejected:
         # Their ids follow the log, so that whoever redrives them in that order keeps each key's.
@@ -28,8 +29,10 @@ async def handle(rejected: Sequence[Rejected], tx: WriteTx, clock: Clock) -> Non
             _without_cards(msgspec.structs.replace(each, rejected_id=rejected_id))
             for each, rejected_id in zip(in_order, ids, strict=True)
         ]
-        await inbound.reject(tx, kept, clock.real())
-        await outbox.append_records(tx, [_dead_letter(each) for each in kept])
+        sealed = [await vault.seal(each.rejected_id, inbound.cut(each.record)) for each in kept]
+        await inbound.reject(tx, kept, [(each.sealed, each.value_digest) for each in sealed], clock.real())
+        letters = [_dead_letter(each, of.value_digest) for each, of in zip(kept, sealed, strict=True)]
+        await outbox.append_records(tx, letters)
 
 
 def _without_cards(rejected: Rejected) -> Rejected:
@@ -55,10 +58,10 @@ def _holds_card(part: bytes | None) -> bool:
     return part is not None and redaction.has_card_number(part.decode("latin-1"))
 
 
-def _dead_letter(rejected: Rejected) -> OutboxRecord:
-    """A copy with its origin in `x-` headers, as other dead letters have it, and the field that was wrong."""
+def _dead_letter(rejected: Rejected, value_digest: bytes) -> OutboxRecord:
+    """Where it stood and which field was wrong. Nothing that a stranger wrote: a topic cannot forget."""
     record = rejected.record
-    value = record.value or b""
+    place = f"{record.topic}/{record.partition}/{record.offset}"
     about = {
         "x-origin-topic": record.topic,
         "x-origin-partition": str(record.partition),
@@ -68,19 +71,16 @@ def _dead_letter(rejected: Rejected) -> OutboxRecord:
         "x-field": rejected.field,
         "x-detail": rejected.detail,
         "x-rejected-id": show("rej", rejected.rejected_id),
-        "x-truncated": "true" if rejected.withheld or len(value) > outbox.PAYLOAD_BYTES_MAX else "false",
+        "x-value-digest": value_digest.hex(),
     }
-    kept = list(record.headers)
-    if sum(len(name) + len(text) for name, text in kept) > 64 * 1024:
-        kept = []
     return OutboxRecord(
         event_id=rejected.rejected_id,
         topic=DEAD_LETTERS,
-        key=(record.key or b"")[: inbound.KEY_BYTES_MAX],
+        key=place.encode(),
         type="dead_letter",
         aggregate_id=f"{DEAD_LETTERS}/{record.topic}/{record.partition}",
         sequence=record.offset,
-        payload=value[: outbox.PAYLOAD_BYTES_MAX],
-        headers=[*kept, *((name, text.encode()) for name, text in about.items())],
+        payload=b"",
+        headers=[(name, text.encode()) for name, text in about.items()],
         occurred_at=dt.datetime.fromtimestamp(record.timestamp / 1000, dt.UTC),
     )

@@ -14,3 +14,8 @@ def buyer_key_context(order_id: object) -> str:
 def made_key_context(name: str) -> str:
     """Of a key this service made for itself."""
     return f"made_key.key:{name}"
+
+
+def rejected_context(rejected_id: object) -> str:
+    """Of a stranger's record that could not be used."""
+    return f"inbound_rejected.record:{rejected_id}"

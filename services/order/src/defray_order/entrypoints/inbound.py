@@ -15,6 +15,7 @@ from defray_kernel.db import Database, WriteTx, is_transient
 from defray_kernel.parking import ParkedRecord, Record
 from defray_kernel.timers import Timer
 from defray_order.commands import reject_inbound, take_inbound
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.commands.take_inbound import Taken
 from defray_order.store import inbound
 from defray_order.store.inbound import Rejected
@@ -37,8 +38,9 @@ class InboundDoor:
     no merchant known.
     """
 
-    def __init__(self, clock: Clock, poke: Callable[[], None], *, waits_s: float) -> None:
-        self._clock, self._poke, self._waits = clock, poke, dt.timedelta(seconds=waits_s)
+    def __init__(self, clock: Clock, vault: RejectedVault, poke: Callable[[], None], *, waits_s: float) -> None:
+        self._clock, self._vault, self._poke = clock, vault, poke
+        self._waits = dt.timedelta(seconds=waits_s)
         self._rejected: list[Rejected] = []
 
     async def take(self, tx: WriteTx, records: Sequence[Record], *, slowly: bool) -> Applied:
@@ -50,7 +52,7 @@ class InboundDoor:
         )
         if taken.waiting:
             await inbound.wait(tx, taken.waiting, give_up_at=self._clock.real() + self._waits)
-        await reject_inbound.handle(taken.rejected, tx, self._clock)
+        await reject_inbound.handle(taken.rejected, tx, self._clock, self._vault)
         self._rejected = taken.rejected
         return Applied(keys=len(records), applied=taken.used, skipped=len(records) - taken.used)
 
@@ -90,7 +92,7 @@ class InboundDoor:
 
 
 def waiting_timer(
-    database: Database, clock: Clock, caught_up: Callable[[], CaughtUp], poke: Callable[[], None]
+    database: Database, clock: Clock, vault: RejectedVault, caught_up: Callable[[], CaughtUp], poke: Callable[[], None]
 ) -> Timer:
     """The timer that takes what waited once its merchant is known, and gives up on it after a while.
 
@@ -111,7 +113,7 @@ def waiting_timer(
             due = await inbound.due(tx, now=now, limit=_BATCH)
             taken = await take_inbound.handle([record for _, record in due], tx, clock, may_wait=False)
             await inbound.stop_waiting(tx, [row_id for row_id, _ in due])
-            await reject_inbound.handle(taken.rejected, tx, clock)
+            await reject_inbound.handle(taken.rejected, tx, clock, vault)
         tell(taken.rejected)
         poke()
         return len(due)

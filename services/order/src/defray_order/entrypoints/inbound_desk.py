@@ -19,6 +19,7 @@ from defray_kernel.parking import show_key
 from defray_kernel.problems import Problem
 from defray_order.commands import redrive_inbound
 from defray_order.commands.redrive_inbound import Ended, EndRejected
+from defray_order.commands.seal_rejected import RejectedVault
 from defray_order.store import inbound
 from defray_order.store.inbound import RejectedRow
 
@@ -30,19 +31,21 @@ _FILTERS: Final = frozenset({"state", "reason", "after"})
 
 
 class RejectedShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A rejected request; `key` and header values as text where they are plain text, else `hex:` and their bytes.
+    """A rejected request; `truncated` ones were cut, or held a card number, and cannot be redriven.
 
-    `value_base64` only where one is looked at; `truncated` records were cut, or held a card number, and cannot be redriven.
+    What the stranger wrote (`key`, `headers`, `value_base64`) only where one is looked at, which is audited; key and header
+    values as text where they are plain text, else `hex:` and their bytes. Equal values have one `value_digest`.
     """
 
     rejected_id: str
     topic: str
     partition: int
     offset: int
-    key: str | None
-    headers: list[tuple[str, str]]
+    key: str | msgspec.UnsetType | None = msgspec.UNSET
+    headers: list[tuple[str, str]] | msgspec.UnsetType = msgspec.UNSET
     value_bytes: int
     value_base64: str | msgspec.UnsetType = msgspec.UNSET
+    value_digest: str | None
     truncated: bool
     reason: str
     field: str
@@ -82,8 +85,8 @@ class Dismissal(RequestModel):
 class InboundDesk:
     """The acts. Raises Problem: `not_found`, `invalid_state` (ended already, or only partly kept), `invalid_parameter`."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database, self._clock = database, clock
+    def __init__(self, database: Database, clock: Clock, vault: RejectedVault) -> None:
+        self._database, self._clock, self._vault = database, clock, vault
 
     async def page(self, filters: Mapping[str, str]) -> RejectedPage:
         """Those of a state (all without one), of a reason, from behind `after`."""
@@ -102,19 +105,28 @@ class InboundDesk:
             rows = await inbound.list_rejected(conn, after=after, state=state, reason=reason, limit=_PAGE)
         return RejectedPage(data=[_shown(row) for row in rows])
 
-    async def show(self, rejected_id: UUID) -> RejectedShown:
-        """One, with its value."""
-        async with self._database.read() as conn:
-            row = await inbound.rejected(conn, rejected_id)
-        if row is None:
-            raise Problem("not_found")
-        value = msgspec.UNSET if row.payload is None else base64.b64encode(row.payload).decode()
-        return msgspec.structs.replace(_shown(row), value_base64=value)
+    async def show(self, command: EndRejected) -> RejectedShown:
+        """One, with what the stranger wrote, once the look is in the audit log. Raises CannotOpen like a redrive."""
+        async with self._database.transaction() as tx:
+            row = await inbound.rejected(tx, command.rejected_id)
+            if row is None:
+                raise Problem("not_found")
+            await redrive_inbound.look(command, tx, self._clock)
+        shown = _shown(row)
+        if row.sealed is None:
+            return shown
+        content = self._vault.open(row.rejected_id, row.sealed)
+        return msgspec.structs.replace(
+            shown,
+            key=None if content.key is None else show_key(content.key),
+            headers=[(show_key(name.encode()), show_key(value)) for name, value in content.headers],
+            value_base64=msgspec.UNSET if content.value is None else base64.b64encode(content.value).decode(),
+        )
 
     async def redrive(self, command: EndRejected) -> RejectedShown:
         """Try it again; it is shown with its state: REDRIVEN, or OPEN and why it was refused this time."""
         async with self._database.transaction() as tx:
-            ended = await redrive_inbound.redrive(command, tx, self._clock)
+            ended = await redrive_inbound.redrive(command, tx, self._clock, self._vault)
         return await self._after(ended, command)
 
     async def redrive_all(self, reason: str, actor: str) -> RedrivenShown:
@@ -126,7 +138,8 @@ class InboundDesk:
             for row in rows:
                 async with self._database.transaction() as tx:
                     command = EndRejected(rejected_id=row.rejected_id, actor=actor)
-                    redriven += await redrive_inbound.redrive(command, tx, self._clock) is Ended.REDRIVEN
+                    ended = await redrive_inbound.redrive(command, tx, self._clock, self._vault)
+                    redriven += ended is Ended.REDRIVEN
             tried += len(rows)
             if len(rows) < _PAGE:
                 break
@@ -140,10 +153,13 @@ class InboundDesk:
         return await self._after(ended, command)
 
     async def _after(self, ended: Ended, command: EndRejected) -> RejectedShown:
-        shown = await self.show(command.rejected_id)
+        async with self._database.read() as conn:
+            row = await inbound.rejected(conn, command.rejected_id)
+        if row is None:
+            raise Problem("not_found")
         if ended in {Ended.NOT_OPEN, Ended.CUT}:
             raise Problem("invalid_state")
-        return shown
+        return _shown(row)
 
 
 class InboundApi:
@@ -172,7 +188,7 @@ class InboundApi:
 
     async def show(self, call: Call[None]) -> Reply:
         """One."""
-        return Reply(content=await self._desk.show(read_id(call.path_params["rejected_id"])))
+        return Reply(content=await self._desk.show(_command(call)))
 
     async def redrive(self, call: Call[None]) -> Reply:
         """Try again."""
@@ -201,8 +217,7 @@ def declare_verb(parser: argparse.ArgumentParser) -> None:
     for name in ("show", "redrive", "dismiss"):
         act = acts.add_parser(name)
         act.add_argument("rejected_id")
-        if name != "show":
-            act.add_argument("--actor", required=True)
+        act.add_argument("--actor", required=True)
         if name == "dismiss":
             act.add_argument("--note", required=True)
 
@@ -225,13 +240,12 @@ async def _act(desk: InboundDesk, arguments: argparse.Namespace) -> Sequence[Rej
     if arguments.act == "redrive-all":
         return [await desk.redrive_all(arguments.reason, arguments.actor)]
     rejected_id = read_id(arguments.rejected_id)
-    if arguments.act == "show":
-        return [await desk.show(rejected_id)]
     note = arguments.note if arguments.act == "dismiss" else ""
     if len(note) > 500:
         raise Problem("invalid_field", field="note")
     command = EndRejected(rejected_id=rejected_id, actor=arguments.actor, note=note)
-    return [await (desk.redrive(command) if arguments.act == "redrive" else desk.dismiss(command))]
+    acts = {"show": desk.show, "redrive": desk.redrive, "dismiss": desk.dismiss}
+    return [await acts[arguments.act](command)]
 
 
 def read_id(text: str) -> UUID:
@@ -253,9 +267,8 @@ def _shown(row: RejectedRow) -> RejectedShown:
         topic=row.topic,
         partition=row.partition,
         offset=row.offset,
-        key=None if row.key is None else show_key(row.key),
-        headers=[(show_key(name.encode()), show_key(value)) for name, value in row.headers],
-        value_bytes=row.payload_bytes,
+        value_bytes=row.value_bytes,
+        value_digest=None if row.value_digest is None else row.value_digest.hex(),
         truncated=row.truncated,
         reason=row.reason,
         field=row.field,

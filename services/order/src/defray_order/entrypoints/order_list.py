@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -32,7 +32,7 @@ _NUMBER_MAX: Final = 64
 STATUS: Final = {"type": "string", "enum": [state.value for state in OrderState]}
 MOMENT: Final = {"type": "string", "format": "date-time"}
 LIMIT: Final = {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE_MAX}
-PARAMETERS: Final = {name: {"type": "string"} for name in (*_FILTERS, "cursor")} | {
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {name: {"type": "string"} for name in (*_FILTERS, "cursor")} | {
     "status": STATUS,
     "created_from": MOMENT,
     "created_before": MOMENT,

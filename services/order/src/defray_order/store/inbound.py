@@ -41,16 +41,16 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A rejected record as it is kept; `payload` only where one is looked at."""
+    """A rejected record as it is kept; `sealed` is its content, only where one is looked at. `timestamp` in ms."""
 
     rejected_id: UUID
     topic: str
     partition: int
     offset: int
-    key: bytes | None
-    headers: outbox.Headers
-    payload: bytes | None
-    payload_bytes: int
+    timestamp: int
+    sealed: bytes | None
+    value_bytes: int
+    value_digest: bytes | None
     truncated: bool
     reason: str
     field: str
@@ -116,13 +116,18 @@ async def forget(tx: WriteTx, digests: Sequence[bytes]) -> None:
     await tx.execute(Q.forget, digests)
 
 
-async def reject(tx: WriteTx, rejected: Sequence[Rejected], at: dt.datetime) -> None:
-    """Keep records that could not be used; what is longer than anything usable is cut, and marked."""
-    records = [_cut(each.record) for each in rejected]
+async def reject(
+    tx: WriteTx, rejected: Sequence[Rejected], sealed: Sequence[tuple[bytes, bytes]], at: dt.datetime
+) -> None:
+    """Keep records that could not be used, each with its sealed content (see `cut`) and its value's digest."""
+    records = [each.record for each in rejected]
     await tx.execute(
         Q.reject,
         [each.rejected_id for each in rejected],
-        *_columns(records),
+        *_places(records),
+        [content for content, _ in sealed],
+        [len(record.value or b"") for record in records],
+        [digest for _, digest in sealed],
         [each.withheld or _is_long(each.record) for each in rejected],
         [each.reason for each in rejected],
         [each.field for each in rejected],
@@ -134,20 +139,20 @@ async def reject(tx: WriteTx, rejected: Sequence[Rejected], at: dt.datetime) -> 
 async def list_rejected(
     conn: ReadConn, *, after: UUID, state: str | None, reason: str | None, limit: int
 ) -> list[RejectedRow]:
-    """Rejected records without their payloads, oldest first, from behind `after`."""
+    """Rejected records without their content, oldest first, from behind `after`."""
     return [_row(row, None) for row in await conn.fetch(Q.list_rejected, after, state, reason, limit)]
 
 
 async def rejected(conn: ReadConn, rejected_id: UUID) -> RejectedRow | None:
     """One rejected record, whole."""
     row = await conn.fetchrow(Q.rejected, rejected_id)
-    return None if row is None else _row(row, row["payload"])
+    return None if row is None else _row(row, row["record_sealed"])
 
 
-async def lock_open(tx: WriteTx, rejected_id: UUID) -> tuple[ParkedRecord, bool] | None:
-    """Lock one that is open; its record, and whether it was cut."""
+async def lock_open(tx: WriteTx, rejected_id: UUID) -> RejectedRow | None:
+    """Lock one that is open, and read it whole."""
     row = await tx.fetchrow(Q.lock_open, rejected_id)
-    return None if row is None else (_record(row), row["truncated"])
+    return None if row is None else _row(row, row["record_sealed"])
 
 
 async def refused_again(tx: WriteTx, rejected_id: UUID, *, reason: str, field: str, detail: str) -> None:
@@ -166,12 +171,18 @@ async def purge(tx: WriteTx, *, seen_before: dt.datetime, rejected_before: UUID,
     return len(seen) + len(await tx.fetch(Q.purge_rejected, rejected_before, limit))
 
 
-def _columns(records: Sequence[Record]) -> list[list[object]]:
+def _places(records: Sequence[Record]) -> list[list[object]]:
     return [
         [record.topic for record in records],
         [record.partition for record in records],
         [record.offset for record in records],
         [record.timestamp for record in records],
+    ]
+
+
+def _columns(records: Sequence[Record]) -> list[list[object]]:
+    return [
+        *_places(records),
         [record.key for record in records],
         [outbox.pack_headers(list(record.headers)) for record in records],
         [record.value for record in records],
@@ -186,7 +197,8 @@ def _is_long(record: Record) -> bool:
     )
 
 
-def _cut(record: Record) -> ParkedRecord:
+def cut(record: Record) -> ParkedRecord:
+    """A record no longer than is kept; what is longer than anything usable is cut, and its row marked."""
     headers = list(record.headers)
     return ParkedRecord(
         topic=record.topic,
@@ -211,16 +223,16 @@ def _record(row: Row) -> ParkedRecord:
     )
 
 
-def _row(row: Row, payload: bytes | None) -> RejectedRow:
+def _row(row: Row, sealed: bytes | None) -> RejectedRow:
     return RejectedRow(
         rejected_id=row["rejected_id"],
         topic=row["topic"],
         partition=row["part"],
         offset=row["part_offset"],
-        key=row["key"],
-        headers=outbox.unpack_headers(row["headers"]),
-        payload=payload,
-        payload_bytes=row["bytes"] or 0,
+        timestamp=row["recorded_ms"],
+        sealed=sealed,
+        value_bytes=row["value_bytes"],
+        value_digest=row["value_digest"],
         truncated=row["truncated"],
         reason=row["reason"],
         field=row["field"],

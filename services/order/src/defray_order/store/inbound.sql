@@ -47,31 +47,32 @@ DELETE FROM inbound_seen WHERE digest = ANY ($1::bytea[])
 DELETE FROM inbound_seen WHERE ctid = ANY (ARRAY(SELECT ctid FROM inbound_seen WHERE seen_at < $1 LIMIT $2)) RETURNING 1
 
 -- name: reject
-INSERT INTO inbound_rejected (rejected_id, topic, part, part_offset, recorded_at, key, headers, payload, truncated,
-                              reason, field, detail, rejected_at)
+INSERT INTO inbound_rejected (rejected_id, topic, part, part_offset, recorded_at, record_sealed, value_bytes, value_digest,
+                              truncated, reason, field, detail, rejected_at)
 SELECT r.rejected_id, r.topic, r.part, r.part_offset, timestamptz 'epoch' + r.recorded_ms * interval '1 millisecond',
-       r.key, r.headers, r.payload, r.truncated, r.reason, r.field, r.detail, $13
-FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bytea[], $8::bytea[],
+       r.record_sealed, r.value_bytes, r.value_digest, r.truncated, r.reason, r.field, r.detail, $13
+FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::bigint[], $5::bigint[], $6::bytea[], $7::integer[], $8::bytea[],
             $9::boolean[], $10::text[], $11::text[], $12::text[])
-  AS r (rejected_id, topic, part, part_offset, recorded_ms, key, headers, payload, truncated, reason, field, detail)
+  AS r (rejected_id, topic, part, part_offset, recorded_ms, record_sealed, value_bytes, value_digest, truncated, reason, field,
+        detail)
 
 -- name: list_rejected
-SELECT rejected_id, topic, part, part_offset, key, headers, octet_length(payload) AS bytes, truncated, reason, field, detail,
-       state, rejected_at, tries, ended_at, ended_by
+SELECT rejected_id, topic, part, part_offset, (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, value_bytes,
+       value_digest, truncated, reason, field, detail, state, rejected_at, tries, ended_at, ended_by
 FROM inbound_rejected
 WHERE rejected_id > $1 AND ($2::text IS NULL OR state = $2) AND ($3::text IS NULL OR reason = $3)
 ORDER BY rejected_id
 LIMIT $4
 
 -- name: rejected
-SELECT rejected_id, topic, part, part_offset, (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,
-       payload, octet_length(payload) AS bytes, truncated, reason, field, detail, state, rejected_at, tries, ended_at, ended_by
+SELECT rejected_id, topic, part, part_offset, (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, record_sealed,
+       value_bytes, value_digest, truncated, reason, field, detail, state, rejected_at, tries, ended_at, ended_by
 FROM inbound_rejected
 WHERE rejected_id = $1
 
 -- name: lock_open
-SELECT rejected_id, topic, part, part_offset, (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, key, headers,
-       payload, truncated
+SELECT rejected_id, topic, part, part_offset, (extract(epoch FROM recorded_at) * 1000)::bigint AS recorded_ms, record_sealed,
+       value_bytes, value_digest, truncated, reason, field, detail, state, rejected_at, tries, ended_at, ended_by
 FROM inbound_rejected
 WHERE rejected_id = $1 AND state = 'OPEN'
 FOR NO KEY UPDATE

@@ -1,4 +1,4 @@
-"""All that this service keeps sealed with its data key: buyers' own keys in bounded pages, and the keys it made for itself."""
+"""All that this service keeps sealed with its data key: buyers' own keys, the keys it made, and what strangers sent."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -34,3 +34,20 @@ async def lock_made_keys(tx: WriteTx, key_id: str) -> dict[str, bytes]:
 async def write_made_keys(tx: WriteTx, sealed: Mapping[str, bytes]) -> None:
     """Put new seals on them."""
     await tx.execute(Q.write_made_keys, list(sealed), list(sealed.values()))
+
+
+async def rejected_page(conn: ReadConn, key_id: str, *, after: UUID, limit: int) -> list[tuple[UUID, bool]]:
+    """The next of strangers' records that could not be used, each with whether it is sealed with another key."""
+    rows = await conn.fetch(Q.rejected_page, key_id.encode(), after, limit)
+    return [(row["rejected_id"], row["stale"]) for row in rows]
+
+
+async def lock_rejected(tx: WriteTx, key_id: str, rejected_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    """Those that are still stale and held by nobody, locked."""
+    rows = await tx.fetch(Q.lock_rejected, key_id.encode(), rejected_ids)
+    return {row["rejected_id"]: row["record_sealed"] for row in rows}
+
+
+async def write_rejected(tx: WriteTx, sealed: Mapping[UUID, bytes]) -> None:
+    """Put new seals on them."""
+    await tx.execute(Q.write_rejected, list(sealed), list(sealed.values()))

@@ -31,3 +31,22 @@ FOR UPDATE SKIP LOCKED
 UPDATE made_key m SET key_sealed = n.key_sealed
 FROM unnest($1::text[], $2::bytea[]) AS n (name, key_sealed)
 WHERE m.name = n.name
+
+-- name: rejected_page
+SELECT rejected_id, substring(record_sealed FROM 3 FOR get_byte(record_sealed, 1)) <> $1::bytea AS stale
+FROM inbound_rejected
+WHERE rejected_id > $2 AND record_sealed IS NOT NULL
+ORDER BY rejected_id
+LIMIT $3
+
+-- name: lock_rejected
+SELECT rejected_id, record_sealed
+FROM inbound_rejected
+WHERE rejected_id = ANY ($2::uuid[]) AND substring(record_sealed FROM 3 FOR get_byte(record_sealed, 1)) <> $1::bytea
+ORDER BY rejected_id
+FOR UPDATE SKIP LOCKED
+
+-- name: write_rejected
+UPDATE inbound_rejected r SET record_sealed = n.record_sealed
+FROM unnest($1::uuid[], $2::bytea[]) AS n (rejected_id, record_sealed)
+WHERE r.rejected_id = n.rejected_id
