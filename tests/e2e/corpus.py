@@ -66,6 +66,15 @@ def mistakes(good: dict[str, Any]) -> Iterator[Wrong]:
             yield Wrong(what=f"{shown} has a field too many", body=body, field=f"{shown}.merchant_id".lstrip("."))
 
 
+def placed(good: dict[str, Any], text: str) -> Iterator[Wrong]:
+    """One text in place of each text of a good body."""
+    for path in _places(good):
+        if isinstance(_at(good, path), str):
+            body = copy.deepcopy(good)
+            _put(body, path, text)
+            yield Wrong(what=f"{_shown(path)} = {text!r}", body=body, field=_shown(path))
+
+
 def missing(good: dict[str, Any], required: set[str]) -> Iterator[Wrong]:
     """Each required top-level field left out."""
     for name in sorted(required):

@@ -40,6 +40,7 @@ ORDER = {
     "expires_in_s": 600,
 }
 PAYMENT = {"channel": "wechat", "product": "native", "order_id": "ord_1", "description": "MARK"}
+BENEFIT = {"name": "MARK", "kind": "coupon", "currency": "ZAR", "coupon": {"value": "percent", "basis_points": 100}}
 ENDPOINT = {"url": "http://127.0.0.1:1/MARK", "event_types": ["order.paid.v1"]}
 
 ROUTES = (
@@ -49,6 +50,36 @@ ROUTES = (
         good=ORDER,
         required={"merchant_order_no", "currency", "amount_minor", "items"},
         keyed=True,
+    ),
+    Route(
+        service="order",
+        path="/v1/orders/{order_id}/cancel",
+        good={"reason": "MARK"},
+        required=set(),
+        tolerated={"reason = 'None'"},
+    ),
+    Route(
+        service="order",
+        path="/v1/orders/{order_id}/refund-requests",
+        good={"lines": [{"line": 1, "quantity": 1}], "reason": "MARK"},
+        required={"reason"},
+        keyed=True,
+        tolerated={"lines = 'None'", "lines[0].quantity = 'None'"},
+    ),
+    Route(  # In a currency that the merchant does not sell in, so that no mistake gets through.
+        service="order",
+        path="/v1/benefits",
+        good=BENEFIT,
+        required={"name", "kind", "coupon", "currency"},
+        keyed=True,
+        tolerated={"coupon.basis_points = 'None'"},
+    ),
+    Route(
+        service="order",
+        path="/v1/buyers/erase",
+        good={"email": "MARK@example.com"},
+        required=set(),
+        tolerated={"email = 'None'"},
     ),
     Route(
         service="payment",
@@ -69,6 +100,8 @@ ROUTES = (
     Route(service="notifier", path="/v1/webhook-endpoints", good=ENDPOINT, required={"url", "event_types"}),
 )
 WITHOUT_JSON = {
+    "/v1/orders/{order_id}/fulfil",
+    "/v1/benefits/{benefit_id}/archive",
     "/v1/payments/{payment_id}/close",
     *(f"/v1/webhooks/{channel}{path}" for channel in ("wechat", "alipay") for path in ("", "/{account_id}")),
 }

@@ -1,6 +1,7 @@
 """The order service's public port on a real server, and two shops that call it."""
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from defray_kernel.contracts.merchant_v1 import ApiKeyV1, MerchantState
 from defray_kernel.crypto import Envelope
 from defray_kernel.db import Database
 from defray_kernel.group_commit import GroupCommit
+from defray_kernel.http import Limits
 from defray_kernel.ids import MerchantId, show, uuid7
 from defray_kernel.merchants import MerchantDirectory
 from defray_kernel.server import Listener
@@ -126,7 +128,11 @@ def token_key() -> bytes:
 
 @asynccontextmanager
 async def running(
-    database: Database, placing: GroupCommit[PlaceOrder, Outcome], envelope: Envelope = ENVELOPE
+    database: Database,
+    placing: GroupCommit[PlaceOrder, Outcome],
+    envelope: Envelope = ENVELOPE,
+    *,
+    limits: Limits | None = None,
 ) -> AsyncIterator[Service]:
     """The public port with its group commit, as in the http role."""
     one, other, reader, suspended = shop("one"), shop("other"), shop("reader"), shop("suspended")
@@ -151,6 +157,7 @@ async def running(
         RefundRequestsApi(database=database, asking=asking),
     ]
     edge = wiring.public(apis, directory, tokens.verifier(clock))
+    edge.doors = dataclasses.replace(edge.doors, limits=limits or edge.doors.limits)
     stopping = asyncio.Event()
     listener = Listener(edge.app(), "127.0.0.1", 0)
     async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as http:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from defray_kernel.money import MINOR_MAX
 from defray_order.domain.order import OrderItem
 
 
@@ -14,5 +15,7 @@ def mismatch(items: Sequence[OrderItem], total_minor: int, *, with_coupons: bool
         if item.amount_minor < 0:
             return f"items[{index}].discount_minor"
     cost = sum(item.amount_minor for item in items)
+    if cost > MINOR_MAX:
+        return "items"  # Coupons may take it off again, but no sum may be larger on the way.
     fits = total_minor <= cost if with_coupons else total_minor == cost
     return None if fits else "amount_minor"
