@@ -25,11 +25,11 @@ up: setup ## the same stack, kept running until Ctrl-C
 	@$(VENV)/defray up $(ARGS)
 
 test: setup ## every proof in its short form
-	@$(VENV)/python -m pytest -n 2 --dist loadgroup -m "not full and not alone" $(ARGS)
+	@$(VENV)/python -m pytest -n 2 -m "not full and not alone" $(ARGS)
 	@$(VENV)/python -m pytest -m "not full and alone" $(ARGS)
 
 prove: setup ## every proof at full counts (up to 30 minutes on two cores)
-	@DEFRAY_PROVE=1 $(VENV)/python -m pytest -n 2 --dist loadgroup -m "not alone" $(ARGS)
+	@DEFRAY_PROVE=1 $(VENV)/python -m pytest -n 2 -m "not alone" $(ARGS)
 	@DEFRAY_PROVE=1 $(VENV)/python -m pytest -m alone $(ARGS)
 
 bench: setup ## measure against the textbook twin and the limit; writes var/bench/report.json
