@@ -346,7 +346,7 @@ def world(copied: ProvisionedDatabase) -> Iterator[World]:
 
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [pytest.param(24, 40, id="short"), pytest.param(150, 60, id="full", marks=pytest.mark.full)],
+    [pytest.param(24, 40, id="short"), pytest.param(300, 60, id="full", marks=pytest.mark.full)],
 )
 def test_the_service_is_what_the_model_is(world: World, examples: int, steps: int) -> None:
     run_state_machine_as_test(

@@ -168,7 +168,8 @@ async def test_cases_by_filters_and_pages(desk: Desk, database: Database) -> Non
 
 
 @pytest.mark.parametrize(
-    "query", ["state=SHUT", "reason=x", "after=case_1", "limit=0", "limit=101", "order_id=1", "x=1"]
+    "query",
+    ["state=SHUT", "reason=x", "after=case_1", "limit=0", "limit=101", "limit=00010000000", "order_id=1", "x=1"],
 )
 async def test_bad_filters(desk: Desk, query: str) -> None:
     async with desk.http.get(f"{desk.url}/internal/v1/cases?{query}", headers=desk.headers("viewer")) as reply:

@@ -76,7 +76,7 @@ async def test_pages_of_refunds(service: Service, simulator: WechatSimulator) ->
     assert ([each["refund_id"] for each in first.body["data"]], first.body["next_after"]) == (ids[:2], ids[1])
     second = await service.call("GET", f"{path}&after={ids[1]}", by=service.one)
     assert ([each["refund_id"] for each in second.body["data"]], second.body["next_after"]) == (ids[2:], None)
-    for bad in ("limit=0", "limit=101", "limit=x", "after=rfd_1", "page=2"):
+    for bad in ("limit=0", "limit=101", "limit=00010000000", "limit=x", "after=rfd_1", "page=2"):
         answer = await service.call("GET", f"/v1/payments/{payment_id}/refunds?{bad}", by=service.one)
         assert (answer.status, answer.body["code"]) == (400, "invalid_parameter")
 
