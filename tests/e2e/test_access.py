@@ -71,6 +71,10 @@ async def test_no_buyer_stands_open_in_any_file_of_databases_topics_and_logs(wor
     assert searched > 0
     assert found[order_id.removeprefix("ord_")] > 0
     assert {value: count for value, count in found.items() if value in BUYER.values() and count} == {}
+    # An open payment would be asked about while others look whether anything moves.
+    cancel = world.url("order", f"/v1/orders/{order_id}/cancel")
+    assert (await world.ask("POST", cancel, by=world.one.api_key, body={})).status == 200
+    await world.order_reaches(order_id, "CANCELLED")
 
 
 def search(folder: Path, values: list[str]) -> tuple[int, dict[str, int]]:

@@ -111,7 +111,7 @@ WITHOUT_JSON = {
 async def untouched(world: World) -> AsyncIterator[None]:
     """Fails the test when any row of any service is another after it than before."""
     await world.comes_to_rest()
-    before = await _at_rest(world)
+    before = await _digest(world)
     yield
     await asyncio.sleep(0.5)
     after = await _digest(world)
@@ -243,18 +243,6 @@ async def _around(world: World, route: Route, good: bytes) -> AsyncIterator[tupl
 def _told(answer: Answer) -> tuple[int, str, str | None]:
     body = answer.body or {}
     return answer.status, body.get("code", ""), body.get("field")
-
-
-async def _at_rest(world: World) -> dict[str, str]:
-    """The digest once it stays the same: a question that was under way when the last payment came is answered later."""
-    async with asyncio.timeout(30):
-        before = await _digest(world)
-        while True:
-            await asyncio.sleep(1)
-            after = await _digest(world)
-            if after == before:
-                return after
-            before = after
 
 
 async def _digest(world: World) -> dict[str, str]:
