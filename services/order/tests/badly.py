@@ -25,7 +25,7 @@ ITEM: Final = {
     "benefits": ["bft_" + "0" * 32],
 }  # fmt: skip
 TIMES: Final = ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00+08:00")
-SENT: Final = ("41111111", "x" * 60, str(2**63), str(10**12 + 1), "MARK", "CANARY", "sk_test")
+SENT: Final = ("41111111", "4111 1111", "x" * 60, str(2**63), str(10**12 + 1), "MARK", "CANARY", "sk_test")
 """What no answer may hold, wherever it was sent."""
 
 
